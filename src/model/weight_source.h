@@ -1,0 +1,49 @@
+// The byte door: how the forward pass gets at weights, wherever they are.
+//
+// Attention, experts, head and FFN alike ask for a *lease on row blocks of a matrix*. A resident source answers with all
+// the rows at once; a streaming source answers with what it has, or waits for a read, and may answer with fewer rows
+// than asked: the caller computes those, releases, and asks again from lease.rows.end. Embedding rows are fetched singly.
+// Thread role: the control thread only; the leased bytes may be read by any worker until release.
+// Ownership: the source owns the bytes; they stay valid and unchanged while leased.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/status.h"
+#include "tensor/matrix.h"
+
+namespace stoke::model {
+
+// Index into the source's table of matrices.
+struct MatrixId {
+  int32_t index = -1;
+  bool valid() const { return index >= 0; }
+};
+
+// What a matrix is, without its bytes. Experts of one layer lie one after another as rows of one matrix.
+struct MatrixInfo {
+  DType type = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  size_t row_bytes = 0;
+};
+
+class WeightSource {
+ public:
+  virtual ~WeightSource() = default;
+
+  virtual const MatrixInfo& matrix(MatrixId id) const = 0;
+
+  // Rows starting at wanted.begin: at least one, at most all that were wanted. Waits until they can be read.
+  // Fails with kIo/kCorrupt (a read went wrong) or kCancelled.
+  virtual Result<RowsView> acquire(MatrixId id, RowRange wanted) = 0;
+  // Every acquire is paired with one release of the view that it returned.
+  virtual void release(MatrixId id, const RowsView& rows) = 0;
+
+  // Copies one stored row (row_bytes bytes) to dst.
+  virtual Status read_row(MatrixId id, int64_t row, std::byte* dst) = 0;
+};
+
+}  // namespace stoke::model

@@ -1,0 +1,67 @@
+// A fixed pool of compute threads for fork-join work. The caller is worker 0.
+//
+// run(fn) calls fn(worker) once on every worker and returns when all have returned: the only barrier stoke has.
+// Workers spin for a short while after a run (a decode step makes hundreds of runs a few microseconds apart) and then
+// sleep on a futex, so that an idle process costs nothing.
+// Thread role: run() by the one control thread. Ownership: the pool joins its threads when destroyed.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+namespace stoke::sys {
+
+// A view of a callable void(int worker); the callable must outlive the call.
+class WorkRef {
+ public:
+  template <typename F>
+  WorkRef(F& f)  // NOLINT(google-explicit-constructor)
+      : object_(&f), call_([](void* o, int worker) { (*static_cast<F*>(o))(worker); }) {}
+  void operator()(int worker) const { call_(object_, worker); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, int);
+};
+
+class ThreadPool {
+ public:
+  // threads >= 1 in all, the caller included.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const;
+  void run(WorkRef work);
+  // Splits [0, n) into chunks of `grain` that workers take as they come free: fn(begin, end, worker).
+  // Which worker takes a chunk must not matter to the result.
+  template <typename F>
+  void parallel_for(int64_t n, int64_t grain, F&& fn);
+
+ private:
+  struct State;
+  int64_t next_chunk(int64_t grain);
+  void reset_chunks();
+  std::unique_ptr<State> state_;
+};
+
+template <typename F>
+void ThreadPool::parallel_for(int64_t n, int64_t grain, F&& fn) {
+  if (n <= 0) return;
+  if (size() == 1 || n <= grain) {
+    fn(int64_t{0}, n, 0);
+    return;
+  }
+  reset_chunks();
+  auto work = [&](int worker) {
+    for (int64_t begin = next_chunk(grain); begin < n; begin = next_chunk(grain)) {
+      fn(begin, begin + grain < n ? begin + grain : n, worker);
+    }
+  };
+  run(work);
+}
+
+}  // namespace stoke::sys

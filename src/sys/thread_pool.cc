@@ -1,0 +1,139 @@
+#include "sys/thread_pool.h"
+
+#include <sched.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "base/check.h"
+#include "sys/spin.h"
+
+namespace stoke::sys {
+namespace {
+
+using SpinClock = std::chrono::steady_clock;
+
+// How long a waiter burns its core before it gives it away. Between two runs of a decode step lie a few microseconds,
+// so the hot phase always covers them; the polite phase yields between polls, for a core that others want too.
+constexpr auto kHotSpin = std::chrono::microseconds(20);
+constexpr auto kPoliteSpin = std::chrono::microseconds(80);
+constexpr auto kNoSpin = std::chrono::microseconds(0);
+constexpr int kPollsPerClockRead = 16;
+
+int allowed_cpus() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) != 0) return 1;
+  return CPU_COUNT(&set);
+}
+
+// Polls `ready` for a while: first hot, then yielding. Returns whether it became true.
+template <typename Ready>
+bool spin_until(bool oversubscribed, Ready ready) {
+  for (int i = 0; i < kPollsPerClockRead; ++i) {
+    if (ready()) return true;
+    cpu_relax();
+  }
+  const auto start = SpinClock::now();
+  const auto hot_end = start + (oversubscribed ? kNoSpin : kHotSpin);
+  const auto end = start + kPoliteSpin;
+  for (auto now = start; now < end; now = SpinClock::now()) {
+    if (now < hot_end) {
+      for (int i = 0; i < kPollsPerClockRead; ++i) {
+        if (ready()) return true;
+        cpu_relax();
+      }
+    } else {
+      if (ready()) return true;
+      sched_yield();
+    }
+  }
+  return ready();
+}
+
+}  // namespace
+
+// Each word that one side writes and the other polls has its own cache line.
+struct ThreadPool::State {
+  explicit State(int threads) : size(threads), oversubscribed(threads > allowed_cpus()) {}
+
+  void worker_main(int worker);
+  void wait_epoch(uint32_t seen);
+  void wait_workers();
+
+  const int size;
+  const bool oversubscribed;
+  const WorkRef* work = nullptr;  // published by epoch
+  bool stop = false;              // published by epoch
+  std::vector<std::thread> threads;
+  alignas(64) std::atomic<uint32_t> epoch{0};     // one more for each run
+  alignas(64) std::atomic<uint32_t> running{0};   // workers that have not finished this run
+  alignas(64) std::atomic<uint32_t> sleepers{0};  // workers on the way into a futex sleep, or in it
+  std::atomic<bool> caller_sleeps{false};
+  alignas(64) std::atomic<int64_t> next{0};  // first item that nobody has taken
+};
+
+// The sequentially consistent pairs (epoch, sleepers) and (running, caller_sleeps) are what makes a wake-up impossible
+// to lose: whoever is second sees the other's write, and the kernel compares the word once more before it sleeps.
+void ThreadPool::State::wait_epoch(uint32_t seen) {
+  const auto ready = [&] { return epoch.load(std::memory_order_acquire) != seen; };
+  if (spin_until(oversubscribed, ready)) return;
+  sleepers.fetch_add(1);
+  while (epoch.load() == seen) futex_wait(epoch, seen);
+  sleepers.fetch_sub(1);
+}
+
+void ThreadPool::State::wait_workers() {
+  const auto ready = [&] { return running.load(std::memory_order_acquire) == 0; };
+  if (spin_until(oversubscribed, ready)) return;
+  caller_sleeps.store(true);
+  for (uint32_t left = running.load(); left != 0; left = running.load()) futex_wait(running, left);
+  caller_sleeps.store(false, std::memory_order_relaxed);
+}
+
+void ThreadPool::State::worker_main(int worker) {
+  for (uint32_t seen = 0;; ++seen) {
+    wait_epoch(seen);
+    if (stop) return;
+    (*work)(worker);
+    if (running.fetch_sub(1) == 1 && caller_sleeps.load()) futex_wake_all(running);
+  }
+}
+
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>(threads)) {
+  CHECK(threads >= 1);
+  for (int worker = 1; worker < threads; ++worker) {
+    state_->threads.emplace_back([state = state_.get(), worker] { state->worker_main(worker); });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  State& s = *state_;
+  s.stop = true;
+  s.epoch.fetch_add(1);
+  futex_wake_all(s.epoch);
+  for (std::thread& thread : s.threads) thread.join();
+}
+
+int ThreadPool::size() const { return state_->size; }
+
+void ThreadPool::run(WorkRef work) {
+  State& s = *state_;
+  if (s.size == 1) {
+    work(0);
+    return;
+  }
+  s.work = &work;
+  s.running.store(static_cast<uint32_t>(s.size - 1), std::memory_order_relaxed);
+  s.epoch.fetch_add(1);
+  if (s.sleepers.load() != 0) futex_wake_all(s.epoch);
+  work(0);
+  s.wait_workers();
+}
+
+int64_t ThreadPool::next_chunk(int64_t grain) { return state_->next.fetch_add(grain, std::memory_order_relaxed); }
+
+void ThreadPool::reset_chunks() { state_->next.store(0, std::memory_order_relaxed); }
+
+}  // namespace stoke::sys

@@ -1,0 +1,256 @@
+// stoke: language models on the processor, as a library.
+//
+//   auto model = stoke::Model::open("model.gguf", {});           // Result<std::unique_ptr<Model>>
+//   auto session = (*model)->new_session();                      // one sequence of tokens
+//   (*session)->prefill((*model)->tokenize("Once upon a time"));
+//   (*session)->generate({.max_tokens = 64}, [](const stoke::TokenEvent& e) { fwrite(...e.text...); return true; });
+//
+// Thread role: a Model and all its Sessions are used by one thread at a time; only the cancel flags may be set from
+// other threads or signal handlers. The threads that compute are the model's own.
+// Ownership: the Model outlives its Sessions. Views that are returned stay valid until the next call on that object.
+// Errors: Status and Result; nothing is thrown, printed or exited.
+// Memory: everything is taken by open(): weights, KV pages for `sequences` full contexts, activations of a batch.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "stoke/sampling.h"
+#include "stoke/status.h"
+
+namespace stoke {
+
+// Set to true by anyone to stop what is under way at the next token or layer. Never cleared by stoke.
+using CancelFlag = std::atomic<bool>;
+
+// Loading goes from 0 to 1.
+using ProgressCallback = std::function<void(double fraction)>;
+
+struct ModelOptions {
+  int64_t memory_bytes = 0;  // bound on all that the process holds; 0: what machine and cgroup leave free
+  int64_t context = 0;       // tokens a session may reach; 0: 4096 or the model's, whichever is less
+  int threads = 0;           // 0: the physical cores that this process may use
+  int64_t batch = 0;         // prompt tokens computed together; 0: 512
+  int sequences = 1;         // sessions that may all reach a full context at once
+  std::string isa;           // instruction set: "portable", "avx2", "avx512", ...; empty: the best here
+  std::string kv_type;       // "f16" (default) or "q8_0"
+  std::string ffn_act;       // overrides the FFN's activation, for models that do not say: "silu", "relu", "drelu", ...
+  std::string quant;         // quantises an F16/BF16/F32 folder on load: "q8_0", "q4_0", "q4_k"; empty: as stored
+  ProgressCallback progress;
+  const CancelFlag* cancel = nullptr;
+};
+
+struct ModelInfo {
+  std::string path;
+  std::string name;          // what the file calls itself, or the last part of the path
+  std::string architecture;  // "llama", "qwen3", ...
+  std::string quantization;  // "Q4_1", or the type that holds most bytes
+  int64_t parameters = 0;
+  int64_t layers = 0;
+  int64_t vocabulary = 0;
+  int64_t context_length = 0;  // what the model was made for
+  bool has_chat_template = false;
+};
+
+// Bytes that the model takes, by purpose.
+struct MemoryReport {
+  int64_t weights = 0;
+  int64_t kv = 0;
+  int64_t activations = 0;  // with scratch and logits
+  int64_t text = 0;         // tokenizer and template
+  int64_t total = 0;
+  int64_t budget = 0;         // the bound that total was held against
+  std::string budget_source;  // how it was found: "--memory", "cgroup", "free memory"
+};
+
+// What a model file needs to run, known without loading it.
+struct Fit {
+  ModelInfo info;
+  int64_t weights_bytes = 0;
+  int64_t memory_min_bytes = 0;   // the least that runs it at the given context
+  int64_t memory_full_bytes = 0;  // all in memory at the given context
+  int64_t context = 0;            // that context
+  MemoryReport report;            // of the full need, against the memory there is here
+  bool fits = false;              // memory_full_bytes <= report.budget
+  std::string advice;             // one line: how well it fits, and what would help
+  struct TypeShare {
+    std::string type;
+    int64_t tensors = 0;
+    int64_t bytes = 0;
+  };
+  std::vector<TypeShare> types;   // most bytes first
+  int64_t files = 0;
+  int64_t experts = 0;       // 0: dense
+  int64_t experts_used = 0;
+  int64_t width = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  std::string activation;
+};
+
+// Reads headers only.
+Result<Fit> inspect(const std::string& path, const ModelOptions& options);
+
+struct TokenizeOptions {
+  bool bos = true;       // add the model's BOS where it asks for one
+  bool special = false;  // text that spells a special token becomes that token; otherwise it stays text
+};
+
+struct ChatMessage {
+  std::string role;  // "system", "user", "assistant", "tool"
+  std::string content;
+};
+
+struct ChatOptions {
+  bool add_generation_prompt = true;
+  std::string extra_json;  // further template variables as one JSON object, e.g. {"enable_thinking":false}
+};
+
+// One generated token.
+struct TokenEvent {
+  int32_t id = 0;
+  std::string_view text;           // whole UTF-8 characters that became complete with it; may be empty
+  std::span<const float> logits;   // (vocabulary) that it was chosen from
+};
+// False stops the generation.
+using TokenCallback = std::function<bool(const TokenEvent&)>;
+
+enum class StopReason { kEos, kLength, kContext, kStop, kCancelled, kCallback };
+// "eos", "length", "context", "stop", "cancelled", "callback".
+const char* name(StopReason reason);
+
+struct GenerateOptions {
+  int64_t max_tokens = -1;  // -1: until the context is full
+  SamplingOptions sampling;
+  bool ignore_eos = false;
+  std::vector<std::string> stop;  // texts that end the generation; not part of the result
+  bool hash_logits = false;       // fill Generation::logits_hash (costs a pass over the logits a token)
+  const CancelFlag* cancel = nullptr;
+};
+
+struct Generation {
+  std::vector<int32_t> tokens;  // without the end-of-text token
+  std::string text;
+  StopReason stop_reason = StopReason::kLength;
+  uint64_t logits_hash = 0;  // XXH3-64 over the FP32 logits of every generated position, in order
+};
+
+// What happened since open() or reset_stats(). Rates are 0 where nothing was measured; shares and recall are negative
+// where they have no meaning (no streaming, no sparsity).
+struct Stats {
+  std::string model;
+  int threads = 0;
+  std::string isa;
+  double load_s = 0;
+  double time_to_first_token_s = 0;  // of the last generation: prefill and the choice of its first token
+  double prefill_tokens_per_s = 0;
+  double decode_tokens_per_s = 0;
+  double token_s_p50 = 0;
+  double token_s_p90 = 0;
+  double token_s_p99 = 0;
+  double token_s_mean = 0;
+  int64_t budget_bytes = 0;
+  int64_t peak_rss_bytes = 0;    // anonymous and locked, measured
+  int64_t page_cache_bytes = 0;  // charged by our reads
+  int64_t bytes_read = 0;        // from flash, measured
+  double bytes_read_per_token = 0;
+  int64_t reads = 0;
+  double cache_hit_rate = -1;
+  double io_stall_share = 0;
+  double active_neuron_share = -1;
+  double predictor_recall = -1;
+  int64_t prompt_tokens = 0;
+  int64_t generated_tokens = 0;
+};
+
+class Session;
+
+class Model {
+ public:
+  // `path`: a .gguf file (first of a split one too) or a Hugging Face folder.
+  // Fails with kNoMemory, before anything is loaded, when it does not fit: the text says how much is needed, how much
+  // there is, and what would fit.
+  static Result<std::unique_ptr<Model>> open(const std::string& path, const ModelOptions& options);
+  ~Model();
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  const ModelInfo& info() const;
+  const MemoryReport& memory() const;
+  int64_t context() const;  // tokens a session may reach
+  int64_t batch() const;
+  int threads() const;
+
+  Result<std::vector<int32_t>> tokenize(std::string_view text, const TokenizeOptions& options = {}) const;
+  // Special tokens are left out unless asked for. Invalid UTF-8 becomes U+FFFD.
+  std::string detokenize(std::span<const int32_t> tokens, bool special = false) const;
+  bool is_eos(int32_t token) const;  // any token that ends a text or a turn
+  int32_t bos() const;               // -1: the model has none
+  bool adds_bos() const;             // the model asks for a BOS before a text
+  Result<std::string> apply_chat_template(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
+  // The template applied and tokenized: special tokens of the template become tokens, those in messages stay text
+  // where the tokenizer can tell them apart.
+  Result<std::vector<int32_t>> tokenize_chat(std::span<const ChatMessage> messages,
+                                             const ChatOptions& options = {}) const;
+
+  Result<std::unique_ptr<Session>> new_session();
+  // One token appended to each of several sessions in one pass: the weights are read once. sessions and tokens have the
+  // same length, at most batch(). Afterwards each session's logits() are those after its token.
+  Status decode(std::span<Session* const> sessions, std::span<const int32_t> tokens);
+
+  Stats stats() const;
+  void reset_stats();  // keeps load_s and the peaks
+
+ private:
+  friend class Session;
+  struct Impl;
+  explicit Model(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// One sequence of tokens and its KV.
+class Session {
+ public:
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  // Appends tokens. Fails with kContextFull, having computed nothing, when they do not fit; with kCancelled between
+  // batches (what was computed stays).
+  Status prefill(std::span<const int32_t> tokens, const CancelFlag* cancel = nullptr);
+  // As prefill, and shows the logits after each of these tokens from index `first` on, in order.
+  using LogitsCallback = std::function<void(int64_t index, std::span<const float> logits)>;
+  Status score(std::span<const int32_t> tokens, int64_t first, const LogitsCallback& callback,
+               const CancelFlag* cancel = nullptr);
+  // Chooses and appends tokens until something stops it. Requires: at least one token was prefilled.
+  // The last chosen token is reported, and becomes part of the sequence when the generation goes on.
+  Result<Generation> generate(const GenerateOptions& options, const TokenCallback& callback = nullptr);
+
+  std::span<const int32_t> tokens() const;  // of the whole sequence
+  std::span<const float> logits() const;    // (vocabulary) after the last token; empty for a fresh or truncated one
+  int64_t length() const;
+
+  // A second sequence that shares this one's KV pages until either is changed.
+  Result<std::unique_ptr<Session>> fork() const;
+  // Drops tokens from the end. The next prefill continues from there.
+  void truncate(int64_t length);
+  // Drops what does not agree with `tokens`, then appends the rest: reuse of a common beginning.
+  Status extend_to(std::span<const int32_t> tokens, const CancelFlag* cancel = nullptr);
+
+ private:
+  friend class Model;
+  struct Impl;
+  explicit Session(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+// "0.1.0".
+const char* version();
+
+}  // namespace stoke

@@ -1,0 +1,71 @@
+// The verbs of the program: each add_* function declares its flags on the application, one verb a file.
+//
+// A verb's callback calls context.run(function): the function does the work after parsing and returns the exit status:
+// 0 done, 1 the work failed (one line on stderr says what, where and what to do), 2 wrong usage.
+// Results go to stdout, everything else to stderr; nothing but results and failures is printed when stderr is no
+// terminal, unless asked for. Thread role: main thread.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "stoke/status.h"
+
+namespace stoke::cli {
+
+// Lives as long as the program's main; owns what the verbs' flags write to.
+class Context {
+ public:
+  // A T that lives as long as the context: the place for a verb's options.
+  //   auto& options = context.make<RunOptions>();
+  template <typename T>
+  T& make() {
+    kept_.emplace_back(new T(), [](void* object) { delete static_cast<T*>(object); });
+    return *static_cast<T*>(kept_.back().get());
+  }
+  // To be called in a subcommand's callback.
+  void run(std::function<int()> action) { action_ = std::move(action); }
+  const std::function<int()>& action() const { return action_; }
+
+ private:
+  std::vector<std::unique_ptr<void, void (*)(void*)>> kept_;
+  std::function<int()> action_;
+};
+
+void add_run(CLI::App& app, Context& context);
+void add_chat(CLI::App& app, Context& context);
+void add_ppl(CLI::App& app, Context& context);
+void add_bench(CLI::App& app, Context& context);
+void add_inspect(CLI::App& app, Context& context);
+void add_tokenize(CLI::App& app, Context& context);
+void add_pull(CLI::App& app, Context& context);
+void add_profile(CLI::App& app, Context& context);
+void add_doctor(CLI::App& app, Context& context);
+void add_synth(CLI::App& app, Context& context);
+
+// Prints "stoke: <message>" as one line on stderr. Returns 1, the exit status.
+int fail(const Status& status);
+// The same for wrong usage. Returns 2.
+int fail_usage(const std::string& message);
+
+// A CLI11 check and transform: "512M", "2G", "1048576" become plain byte counts (K M G T: powers of 1024).
+//   app.add_option("--memory", options.memory)->transform(as_size());
+CLI::Validator as_size();
+// Parses the same; kInvalid says what was wrong.
+Result<int64_t> parse_size(const std::string& text);
+// 1536 -> "1.5 KiB".
+std::string format_size(int64_t bytes);
+
+// True when the descriptor (1, 2) is a terminal.
+bool is_terminal(int descriptor);
+
+// MODEL as the user gave it: a path stays; a short name known to `stoke pull` becomes the path where pull puts it, or
+// fails with kNotFound saying `stoke pull NAME` when it was not fetched yet. Defined in pull.cc.
+Result<std::string> resolve_model(const std::string& name_or_path);
+
+}  // namespace stoke::cli

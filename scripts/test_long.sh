@@ -1,0 +1,13 @@
+# The part of scripts/test that --long adds; sourced by it.
+
+clang_tidy() {
+  local files
+  mapfile -t files < <(git ls-files 'src/*.cc' | grep -v _test.cc)
+  printf '%s\n' "${files[@]}" | xargs -P 2 -n 4 clang-tidy --quiet -p build/fuzz
+}
+
+step "clang-tidy" clang_tidy
+build "thread sanitizer build" tsan && suite "tests with the thread sanitizer" build/tsan -LE once
+build "aarch64 build" aarch64 && suite "tests on aarch64" build/aarch64 -LE once
+step "install" tests/install/check_install
+step "Debian package" tests/install/check_package

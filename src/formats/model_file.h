@@ -32,12 +32,16 @@ struct TensorEntry {
   // (expert, out, in). GGUF's ne[] is this reversed.
   std::vector<int64_t> shape;
   Extent extent;
+  // Empty when `type` says what the elements are. Otherwise the container's own name of a type that has no row in
+  // tensor/dtype.h but is needed raw ("U8": the blocks and scales of an MXFP4 pair); `type` means nothing then.
+  std::string raw_type;
 
   int64_t cols() const { return shape.empty() ? 1 : shape.back(); }
   int64_t rows() const;  // product of all dimensions but the last
 };
 
-// A metadata value. Arrays are homogeneous, as in GGUF. Integers of every width are held as 64 bit.
+// A metadata value. Arrays are homogeneous, as in GGUF. Integers of every width are held as 64 bit (an unsigned one
+// above INT64_MAX as double).
 using MetaArray = std::variant<std::vector<int64_t>, std::vector<double>, std::vector<bool>, std::vector<std::string>>;
 using MetaValue = std::variant<int64_t, double, bool, std::string, MetaArray>;
 

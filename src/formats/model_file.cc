@@ -1,0 +1,104 @@
+#include "formats/model_file.h"
+
+#include <dirent.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <memory>
+
+#include "formats/byte_source.h"
+#include "formats/gguf.h"
+
+namespace stoke::formats {
+namespace {
+
+template <typename T>
+bool get_exactly(const ModelFile& model, std::string_view key, T* out) {
+  auto it = model.meta.find(key);
+  if (it == model.meta.end()) return false;
+  const T* value = std::get_if<T>(&it->second);
+  if (value == nullptr) return false;
+  *out = *value;
+  return true;
+}
+
+// What a file that is not GGUF seems to be, and what to do about it.
+std::string guess_kind(std::string_view head) {
+  auto begins = [&](std::string_view prefix) { return head.substr(0, prefix.size()) == prefix; };
+  if (head.empty()) return "an empty file: fetch it again";
+  if (begins("ggml") || begins("lmgg") || begins("fmgg") || begins("tjgg")) {
+    return "a GGML file, older than GGUF: fetch the model as GGUF";
+  }
+  if (begins("version https://git-lfs")) return "a Git LFS pointer, not the file itself: run git lfs pull";
+  if (begins("PK\x03\x04")) return "a zip archive, perhaps a PyTorch checkpoint: fetch the model as safetensors or GGUF";
+  if (begins("\x1f\x8b")) return "a gzip archive: unpack it first";
+  if (begins("<")) return "an HTML or XML page, so a download went wrong: fetch it again";
+  if (begins("{")) return "a JSON file: name the model's folder instead";
+  if (head.size() > 8 && head[8] == '{' && head.substr(4, 4) == std::string_view("\0\0\0\0", 4)) {
+    return "a safetensors file: name the folder that holds it and its config.json";
+  }
+  return fmt::format("no model that stoke knows (it begins with {}): a .gguf file or a folder with config.json is wanted",
+                     quoted(head.substr(0, 4)));
+}
+
+Result<ModelFile> open_file(const std::string& path) {
+  DiskFiles files;
+  STOKE_ASSIGN(auto source, files.open(path));
+  std::string head(std::min<uint64_t>(source->size(), 64), '\0');
+  STOKE_TRY(source->read(0, std::as_writable_bytes(std::span(head))));
+  source.reset();
+  if (path.ends_with(".stoke")) {
+    return Status(Code::kUnsupported, fmt::format("{}: neuron stores are not supported yet: name the GGUF file or the "
+                                                  "folder it was made from",
+                                                  path));
+  }
+  if (head.substr(0, 4) == "GGUF") return open_gguf(files, path);
+  return Status(Code::kInvalid, fmt::format("{}: {}", path, guess_kind(head)));
+}
+
+}  // namespace
+
+int64_t TensorEntry::rows() const {
+  int64_t rows = 1;
+  for (size_t i = 0; i + 1 < shape.size(); ++i) rows *= shape[i];
+  return rows;
+}
+
+const TensorEntry* ModelFile::find(std::string_view name) const {
+  for (const TensorEntry& tensor : tensors) {
+    if (tensor.name == name) return &tensor;
+  }
+  return nullptr;
+}
+
+bool ModelFile::get(std::string_view key, int64_t* out) const { return get_exactly(*this, key, out); }
+bool ModelFile::get(std::string_view key, bool* out) const { return get_exactly(*this, key, out); }
+bool ModelFile::get(std::string_view key, std::string* out) const { return get_exactly(*this, key, out); }
+
+bool ModelFile::get(std::string_view key, double* out) const {
+  if (get_exactly(*this, key, out)) return true;
+  int64_t integer = 0;
+  if (!get_exactly(*this, key, &integer)) return false;
+  *out = static_cast<double>(integer);
+  return true;
+}
+
+const MetaArray* ModelFile::array(std::string_view key) const {
+  auto it = meta.find(key);
+  return it == meta.end() ? nullptr : std::get_if<MetaArray>(&it->second);
+}
+
+Result<ModelFile> open_model_file(const std::string& path) {
+  struct stat st = {};
+  if (::stat(path.c_str(), &st) != 0) {
+    Code code = errno == ENOENT || errno == ENOTDIR ? Code::kNotFound : Code::kIo;
+    return Status(code, fmt::format("{}: cannot open: {}", path, strerror(errno)));
+  }
+  if (S_ISDIR(st.st_mode)) return Status(Code::kUnsupported, fmt::format("{}: folders are not read yet", path));
+  return open_file(path);
+}
+
+}  // namespace stoke::formats

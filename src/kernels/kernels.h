@@ -4,8 +4,8 @@
 // written once (src/kernels/generic/*.h, over Highway's static target and the few wrappers in src/kernels/isa) and
 // compiled once per instruction set; `portable` is the slow twin that the others are compared with, bit for bit.
 //
-// THE ORDER OF SUMMATION (the exactness contract, docs/EXACTNESS.md). For quantised weights:
-//   activations: blocks of 32, q = round_even(x / d), d = max|x| / 127 (as FP32)
+// THE ORDER OF SUMMATION (the exactness contract, docs/exactness.md). For quantised weights:
+//   activations: blocks of 32, d = max|x| / 127, q = round_even(x * (127 / max|x|)), all in FP32
 //   isum[g]  = sum over the group of (u - offset) * q         exact integers
 //   acc      = fma(dw[g] * dx[g], float(isum[g]), acc)        g ascending, one FP32 accumulator an output
 //   acc      = fma(mw[g], dx[g] * float(sum q over g), acc)   directly after, for types with a minimum

@@ -1,0 +1,15 @@
+// The algorithms, in the order in which they build on each other. The including file has set STOKE_ISA and included its
+// vec16_*.h and dot_*.h before.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/generic/unpack.h"
+#include "kernels/generic/quantize_acts.h"
+#include "kernels/generic/gemv.h"
+#include "kernels/generic/gemm.h"
+#include "kernels/generic/matmul_float.h"
+#include "kernels/generic/matmul.h"
+#include "kernels/generic/table.h"

@@ -1,0 +1,12 @@
+// The kernel table for avx2. Compiled with that instruction set's flags (see kernels/CMakeLists.txt).
+#define STOKE_ISA avx2
+#include "kernels/isa/vec16_avx2.h"
+#include "kernels/isa/dot_avx2.h"
+#include "kernels/isa/all.h"
+#include "kernels/isa/tables.h"
+
+namespace stoke::kernels {
+
+const Kernels k_avx2 = avx2::make_table("avx2");
+
+}  // namespace stoke::kernels

@@ -1,0 +1,12 @@
+// The kernel table for avx512. Compiled with that instruction set's flags (see kernels/CMakeLists.txt).
+#define STOKE_ISA avx512
+#include "kernels/isa/vec16_avx512.h"
+#include "kernels/isa/dot_avx512.h"
+#include "kernels/isa/all.h"
+#include "kernels/isa/tables.h"
+
+namespace stoke::kernels {
+
+const Kernels k_avx512 = avx512::make_table("avx512");
+
+}  // namespace stoke::kernels

@@ -1,0 +1,16 @@
+// The kernel tables of this build, one a compiled instruction set.
+#pragma once
+
+#include "kernels/kernels.h"
+
+namespace stoke::kernels {
+
+extern const Kernels k_portable;
+#if defined(__x86_64__)
+extern const Kernels k_avx2;
+extern const Kernels k_avx512;
+#elif defined(__aarch64__)
+extern const Kernels k_neon;
+#endif
+
+}  // namespace stoke::kernels

@@ -1,0 +1,109 @@
+#include "kernels/kernels.h"
+
+#include <array>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/isa/tables.h"
+
+namespace stoke::kernels {
+namespace {
+
+struct Candidate {
+  const Kernels* table;
+  bool (*runs)();
+};
+
+bool always() { return true; }
+#if defined(__x86_64__)
+bool has_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+bool has_avx512() {
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
+}
+constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_avx2, has_avx2},
+                                    Candidate{&k_avx512, has_avx512}};
+#elif defined(__aarch64__)
+constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_neon, always}};
+#else
+constexpr std::array kCandidates = {Candidate{&k_portable, always}};
+#endif
+
+size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+}  // namespace
+
+const Kernels* find(const char* isa) {
+  for (const Candidate& c : kCandidates) {
+    if (std::strcmp(c.table->isa, isa) == 0 && c.runs()) return c.table;
+  }
+  return nullptr;
+}
+
+const Kernels& best() {
+  const Kernels* chosen = &k_portable;
+  for (const Candidate& c : kCandidates) {
+    if (c.runs()) chosen = c.table;
+  }
+  return *chosen;
+}
+
+const char* const* runnable() {
+  static const auto names = [] {
+    std::array<const char*, kCandidates.size() + 1> list{};
+    size_t n = 0;
+    for (const Candidate& c : kCandidates) {
+      if (c.runs()) list[n++] = c.table->isa;
+    }
+    return list;
+  }();
+  return names.data();
+}
+
+size_t scratch_bytes(int64_t cols) {
+  // A panel of 16 rows: a byte an element, two FP32 a group of 16; float types take four bytes an element.
+  return aligned(static_cast<size_t>(cols) * kRowTile * 4) + 64;
+}
+
+namespace {
+
+struct Layout {
+  size_t q, d, s32, s16, sum16, end;
+};
+
+Layout layout(int64_t tokens, int64_t k) {
+  const int64_t group = tokens == 1 ? 1 : kTokenTile;
+  const size_t padded = static_cast<size_t>((tokens + group - 1) / group * group);
+  const size_t blocks = padded * static_cast<size_t>(k / kActBlock);
+  Layout l{};
+  l.d = aligned(padded * static_cast<size_t>(k));
+  l.s32 = l.d + aligned(blocks * 4);
+  l.s16 = l.s32 + aligned(blocks * 4);
+  l.sum16 = l.s16 + aligned(blocks * 8);
+  l.end = l.sum16 + aligned(blocks * 8);
+  return l;
+}
+
+}  // namespace
+
+size_t act_bytes(int64_t tokens, int64_t k) { return layout(tokens, k).end; }
+
+ActView act_carve(void* buffer, int64_t tokens, int64_t k) {
+  CHECK(tokens >= 1 && k % kActBlock == 0);
+  const Layout l = layout(tokens, k);
+  std::byte* base = static_cast<std::byte*>(buffer);
+  ActView v;
+  v.tokens = tokens;
+  v.k = k;
+  v.q = reinterpret_cast<int8_t*>(base);
+  v.d = reinterpret_cast<float*>(base + l.d);
+  v.s32 = reinterpret_cast<float*>(base + l.s32);
+  v.s16 = reinterpret_cast<float*>(base + l.s16);
+  v.sum16 = reinterpret_cast<int32_t*>(base + l.sum16);
+  return v;
+}
+
+}  // namespace stoke::kernels

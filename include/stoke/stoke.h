@@ -2,7 +2,7 @@
 //
 //   auto model = stoke::Model::open("model.gguf", {});           // Result<std::unique_ptr<Model>>
 //   auto session = (*model)->new_session();                      // one sequence of tokens
-//   (*session)->prefill((*model)->tokenize("Once upon a time"));
+//   (*session)->prefill(*(*model)->tokenizer().encode("Once upon a time"));
 //   (*session)->generate({.max_tokens = 64}, [](const stoke::TokenEvent& e) { fwrite(...e.text...); return true; });
 //
 // Thread role: a Model and all its Sessions are used by one thread at a time; only the cancel flags may be set from
@@ -112,6 +112,36 @@ struct ChatOptions {
   std::string extra_json;  // further template variables as one JSON object, e.g. {"enable_thinking":false}
 };
 
+// Text to tokens and back, and the model's chat template.
+class Tokenizer {
+ public:
+  // Of a model file or folder, without loading its weights.
+  static Result<std::unique_ptr<Tokenizer>> open(const std::string& path);
+  ~Tokenizer();
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
+
+  Result<std::vector<int32_t>> encode(std::string_view text, const TokenizeOptions& options = {}) const;
+  // Special tokens are left out unless asked for. Invalid UTF-8 becomes U+FFFD.
+  Result<std::string> decode(std::span<const int32_t> tokens, bool special = false) const;
+  bool is_eos(int32_t token) const;  // any token that ends a text or a turn
+  int32_t bos() const;               // -1: the model has none
+  bool adds_bos() const;             // the model asks for a BOS before a text
+  int64_t vocabulary() const;
+  bool has_chat_template() const;
+  Result<std::string> apply_chat_template(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
+  // The template applied and tokenized: special tokens of the template become tokens, those in messages stay text.
+  Result<std::vector<int32_t>> encode_chat(std::span<const ChatMessage> messages,
+                                           const ChatOptions& options = {}) const;
+
+ private:
+  friend class Model;
+  friend class Session;
+  struct Impl;
+  explicit Tokenizer(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
 // One generated token.
 struct TokenEvent {
   int32_t id = 0;
@@ -187,17 +217,7 @@ class Model {
   int64_t batch() const;
   int threads() const;
 
-  Result<std::vector<int32_t>> tokenize(std::string_view text, const TokenizeOptions& options = {}) const;
-  // Special tokens are left out unless asked for. Invalid UTF-8 becomes U+FFFD.
-  std::string detokenize(std::span<const int32_t> tokens, bool special = false) const;
-  bool is_eos(int32_t token) const;  // any token that ends a text or a turn
-  int32_t bos() const;               // -1: the model has none
-  bool adds_bos() const;             // the model asks for a BOS before a text
-  Result<std::string> apply_chat_template(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
-  // The template applied and tokenized: special tokens of the template become tokens, those in messages stay text
-  // where the tokenizer can tell them apart.
-  Result<std::vector<int32_t>> tokenize_chat(std::span<const ChatMessage> messages,
-                                             const ChatOptions& options = {}) const;
+  const Tokenizer& tokenizer() const;
 
   Result<std::unique_ptr<Session>> new_session();
   // One token appended to each of several sessions in one pass: the weights are read once. sessions and tokens have the

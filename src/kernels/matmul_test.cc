@@ -160,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(Types, MatmulTest, testing::ValuesIn([] {
                            for (const DTypeInfo& t : all_dtypes()) types.push_back(t.type);
                            return types;
                          }()),
-                         [](const auto& i) { return std::string(info(i.param).name); });
+                         [](const auto& i) { return std::string(stoke::info(i.param).name); });
 
 }  // namespace
 }  // namespace stoke::kernels

@@ -103,7 +103,7 @@ Result<std::string> read_text(const FileOpener& files, const std::string& path, 
   return text;
 }
 
-std::string quoted(std::string_view text) {
+std::string shown(std::string_view text) {
   constexpr size_t kShownMax = 80;
   std::string out = "'";
   for (char c : text.substr(0, kShownMax)) {

@@ -53,6 +53,6 @@ class MemoryFiles final : public FileOpener {
 Result<std::string> read_text(const FileOpener& files, const std::string& path, uint64_t bytes_max);
 
 // Text out of a file as an error message may show it: quoted, control and non-ASCII bytes as \xNN, cut at 80 bytes.
-std::string quoted(std::string_view text);
+std::string shown(std::string_view text);
 
 }  // namespace stoke::formats

@@ -64,14 +64,14 @@ Status check_extents(const ModelFile& model) {
     const Extent& at = tensor.extent;
     if (!names.insert(tensor.name).second) {
       return Status(Code::kCorrupt, fmt::format("{}: tensor {} is there twice: the file is corrupt",
-                                                model.files[at.file], quoted(tensor.name)));
+                                                model.files[at.file], shown(tensor.name)));
     }
     uint64_t size = model.file_sizes[at.file];
     if (at.offset > size || at.bytes > size - at.offset) {
       return Status(Code::kCorrupt,
                     fmt::format("{}: tensor {} takes {} bytes from byte {}, but the file has {}: it is cut short; "
                                 "fetch it again",
-                                model.files[at.file], quoted(tensor.name), at.bytes, at.offset, size));
+                                model.files[at.file], shown(tensor.name), at.bytes, at.offset, size));
     }
     by_place.push_back(&tensor);
   }
@@ -84,7 +84,7 @@ Status check_extents(const ModelFile& model) {
     if (before.file == at.file && before.offset + before.bytes > at.offset) {
       return Status(Code::kCorrupt,
                     fmt::format("{}: tensors {} and {} overlap at byte {}: the file is corrupt", model.files[at.file],
-                                quoted(by_place[i - 1]->name), quoted(by_place[i]->name), at.offset));
+                                shown(by_place[i - 1]->name), shown(by_place[i]->name), at.offset));
     }
   }
   return ok_status();

@@ -113,7 +113,7 @@ Status read_table(HeaderReader& reader, uint64_t count, int64_t alignment, Part*
     STOKE_TRY(reader.string(&tensor.name, kNameBytesMax, "a tensor's name"));
     Status status = read_tensor(reader, alignment, &tensor);
     if (!status.ok()) {
-      return Status(status.code(), fmt::format("{} (tensor {})", status.message(), quoted(tensor.name)));
+      return Status(status.code(), fmt::format("{} (tensor {})", status.message(), shown(tensor.name)));
     }
   }
   return ok_status();
@@ -126,7 +126,7 @@ Status place_tensors(uint64_t header_end, int64_t alignment, Part* part) {
   for (TensorEntry& tensor : part->tensors) {
     if (__builtin_add_overflow(tensor.extent.offset, data, &tensor.extent.offset)) {
       return Status(Code::kCorrupt, fmt::format("{}: tensor {} begins beyond byte 2^64: the file is corrupt", part->path,
-                                                quoted(tensor.name)));
+                                                shown(tensor.name)));
     }
   }
   return ok_status();

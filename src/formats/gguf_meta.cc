@@ -166,11 +166,11 @@ Status read_gguf_meta(HeaderReader& reader, uint64_t count, std::map<std::string
     auto [it, inserted] = meta->try_emplace(std::move(key));
     if (!inserted) {
       return reader.failure(Code::kCorrupt,
-                            fmt::format("metadata key {} is there twice: the file is corrupt", quoted(it->first)));
+                            fmt::format("metadata key {} is there twice: the file is corrupt", shown(it->first)));
     }
     Status status = read_value(reader, &it->second);
     if (!status.ok()) {
-      return Status(status.code(), fmt::format("{} (metadata key {})", status.message(), quoted(it->first)));
+      return Status(status.code(), fmt::format("{} (metadata key {})", status.message(), shown(it->first)));
     }
   }
   return ok_status();

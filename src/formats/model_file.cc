@@ -4,13 +4,15 @@
 #include <fmt/format.h>
 #include <sys/stat.h>
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <memory>
+#include <span>
 
 #include "formats/byte_source.h"
 #include "formats/gguf.h"
+#include "formats/safetensors.h"
 
 namespace stoke::formats {
 namespace {
@@ -41,7 +43,7 @@ std::string guess_kind(std::string_view head) {
     return "a safetensors file: name the folder that holds it and its config.json";
   }
   return fmt::format("no model that stoke knows (it begins with {}): a .gguf file or a folder with config.json is wanted",
-                     quoted(head.substr(0, 4)));
+                     shown(head.substr(0, 4)));
 }
 
 Result<ModelFile> open_file(const std::string& path) {
@@ -57,6 +59,35 @@ Result<ModelFile> open_file(const std::string& path) {
   }
   if (head.substr(0, 4) == "GGUF") return open_gguf(files, path);
   return Status(Code::kInvalid, fmt::format("{}: {}", path, guess_kind(head)));
+}
+
+// The first name in a folder, in order, that ends so; empty where there is none.
+std::string first_with_suffix(const std::string& folder, std::string_view suffix) {
+  std::string first;
+  DIR* listing = ::opendir(folder.c_str());
+  if (listing == nullptr) return first;
+  while (const dirent* entry = ::readdir(listing)) {
+    std::string_view name = entry->d_name;
+    if (name.ends_with(suffix) && (first.empty() || name < first)) first = name;
+  }
+  ::closedir(listing);
+  return first;
+}
+
+Result<ModelFile> open_folder(const std::string& path) {
+  Result<ModelFile> model = open_safetensors(DiskFiles(), path);
+  if (model.status().code() != Code::kNotFound) return model;
+  std::string gguf = first_with_suffix(path, ".gguf");
+  if (!gguf.empty()) {
+    return Status(Code::kNotFound, fmt::format("{} (there is a {} in it: name that file)", model.status().message(),
+                                               shown(gguf)));
+  }
+  std::string pickle = first_with_suffix(path, ".bin");
+  if (!pickle.empty() && model.status().message().find("config.json") == std::string::npos) {
+    return Status(Code::kNotFound, fmt::format("{} ({} looks like a PyTorch pickle, which stoke does not read)",
+                                               model.status().message(), shown(pickle)));
+  }
+  return model;
 }
 
 }  // namespace
@@ -97,8 +128,7 @@ Result<ModelFile> open_model_file(const std::string& path) {
     Code code = errno == ENOENT || errno == ENOTDIR ? Code::kNotFound : Code::kIo;
     return Status(code, fmt::format("{}: cannot open: {}", path, strerror(errno)));
   }
-  if (S_ISDIR(st.st_mode)) return Status(Code::kUnsupported, fmt::format("{}: folders are not read yet", path));
-  return open_file(path);
+  return S_ISDIR(st.st_mode) ? open_folder(path) : open_file(path);
 }
 
 }  // namespace stoke::formats

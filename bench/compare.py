@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""Compares stoke with llama.cpp: same files, same threads, alternated in one run, medians.
+
+The machine's DRAM read rate and int8 peak are measured by `stoke profile` before and after, so that shares refer to
+the machine as it was. Models are made by `stoke synth` in --work and deleted after use unless --keep.
+
+usage: bench/compare.py --llama DIR [--stoke PATH] [--work DIR] [--smollm2 FILE] [--rows a,b,...] [--pairs N]
+Prints one markdown table; --json FILE writes every sample too.
+"""
+import argparse
+import json
+import math
+import os
+import sys
+
+from harness import GgufSizes, Peer, Stoke, chill, median, warm
+
+ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+ROWS = ("rates", "types", "batch", "load", "context")
+# What is asked of stoke, as a multiple of the peer's rate.
+ASKED_RATES = {("decode", "llama-7b"): 1.0, ("decode", "smollm2"): 1.5, ("decode", "gemma-270m"): 1.4,
+               ("prefill", "llama-7b"): 1.9, ("prefill", "smollm2"): 3.5}
+ASKED_TYPES = {"q4_1": 1.3, "q8_0": 1.3, "f16": 1.1, "q4_0": 1.3, "q4_k_m": 1.3, "q3_k_m": 1.3, "q6_k": 1.3,
+               "q5_k_m": 1.3, "iq4_xs": 1.3}
+ASKED_TYPES_MEAN = 1.9
+ASKED_BATCH = 4.0
+ASKED_DRAM_SHARE = 0.93
+ASKED_INT8_SHARE = 0.50
+ASKED_RESIDENT = 1.05
+
+
+class Report:
+    """The table's rows, and the samples behind them."""
+
+    def __init__(self):
+        self.rows = []
+
+    def add(self, work, stoke, peer, unit, ratio, asked, note="", samples=None):
+        row = {"work": work, "stoke": stoke, "peer": peer, "unit": unit, "ratio": ratio, "asked": asked, "note": note,
+               "samples": samples or {}}
+        self.rows.append(row)
+        print(f"compare: {work}: stoke {show(stoke)}, llama.cpp {show(peer)} {unit}, ratio {show(ratio)}", file=sys.stderr)
+
+    def markdown(self):
+        lines = ["| work | stoke | llama.cpp | unit | ratio | asked | |", "|---|---|---|---|---|---|---|"]
+        for r in self.rows:
+            cells = [r["work"], show(r["stoke"]), show(r["peer"]), r["unit"], show(r["ratio"]), r["asked"], r["note"]]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+def show(number):
+    if number is None:
+        return "-"
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def at_least(multiple):
+    return f">= {multiple:g}x" if multiple else ""
+
+
+class Comparison:
+    def __init__(self, options):
+        self.options = options
+        self.stoke = Stoke(options.stoke, options.threads)
+        self.peer = Peer(options.llama, options.threads)
+        self.report = Report()
+        self.profiles = [self.stoke.profile()]
+
+    # -- models
+
+    def make(self, shape, kind, layers=0):
+        cut = f"-{layers}l" if layers else ""
+        path = os.path.join(self.options.work, f"{shape}{cut}.{kind}.gguf")
+        if not os.path.exists(path):
+            os.makedirs(self.options.work, exist_ok=True)
+            self.stoke.synth(shape, path + ".part", kind, layers)
+            os.rename(path + ".part", path)
+        return path
+
+    def drop(self, path):
+        if not self.options.keep and os.path.dirname(path) == self.options.work:
+            os.remove(path)
+
+    # -- measuring
+
+    def alternate(self, ours, theirs):
+        """Samples of both, taken in turn; who goes first changes each round, so that drift favours nobody."""
+        a, b = [], []
+        for round_ in range(self.options.pairs):
+            order = ((a, ours), (b, theirs)) if round_ % 2 == 0 else ((b, theirs), (a, ours))
+            for samples, measure in order:
+                samples.append(measure())
+        return a, b
+
+    def dram_rate(self):
+        return max(p["dram_read_bytes_per_s"] for p in self.profiles)
+
+    def int8_peak(self):
+        return max(p["int8_ops_per_s"] for p in self.profiles)
+
+    def rates(self):
+        """Decode 128 and prefill 512 of a 7B shape, SmolLM2, and a small Gemma shape."""
+        for name, path in (("llama-7b", self.make("llama-7b", "q4_0")), ("smollm2", self.options.smollm2),
+                           ("gemma-270m", self.make("gemma-270m", "q4_k_m"))):
+            ours, theirs = self.alternate(lambda p=path: self.stoke.rates(p, 512, 128),
+                                          lambda p=path: self.peer.rates(p, 512, 128))
+            self.profiles.append(self.stoke.profile())
+            sizes = GgufSizes(path)
+            for index, phase in ((1, "decode"), (0, "prefill")):
+                self.add_rate(phase, name, [s[index] for s in ours], [s[index] for s in theirs], sizes)
+            if name == "llama-7b" and "batch" not in self.options.rows and "load" not in self.options.rows:
+                self.drop(path)
+
+    def add_rate(self, phase, name, ours, theirs, sizes):
+        stoke, peer = median(ours), median(theirs)
+        if phase == "decode":
+            share, asked_share = stoke * sizes.bytes / self.dram_rate(), ASKED_DRAM_SHARE
+            note = f"{stoke * sizes.bytes / 1e9:.1f} GB/s of weights, {share:.0%} of the DRAM read rate"
+        else:
+            share, asked_share = stoke * 2 * sizes.weights / self.int8_peak(), ASKED_INT8_SHARE
+            note = f"{stoke * 2 * sizes.weights / 1e9:.0f} GOPS, {share:.0%} of the int8 peak"
+        asked = at_least(ASKED_RATES.get((phase, name), 0))
+        if name == "llama-7b":
+            asked += f", >= {asked_share:.0%}"
+        self.report.add(f"{phase} {name}", stoke, peer, "tok/s", stoke / peer, asked, note,
+                        {"stoke": ours, "llama.cpp": theirs})
+
+    def types(self):
+        """Prefill of 128 tokens through six layers of the 7B shape, in each type."""
+        ratios = []
+        for kind, asked in ASKED_TYPES.items():
+            path = self.make("llama-7b", kind, layers=6)
+            ours, theirs = self.alternate(lambda p=path: self.stoke.rates(p, 128, 0)[0],
+                                          lambda p=path: self.peer.rates(p, 128, 0)[0])
+            ratio = median(ours) / median(theirs)
+            self.report.add(f"pp128 6-layer 7B {kind}", median(ours), median(theirs), "tok/s", ratio, at_least(asked), "",
+                            {"stoke": ours, "llama.cpp": theirs})
+            if kind != "f16":
+                ratios.append(ratio)
+            self.drop(path)
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        self.report.add("pp128 quantised types, geometric mean", None, None, "", mean, at_least(ASKED_TYPES_MEAN))
+
+    def batch(self):
+        """Eight sequences decoding together against one: stoke alone, in total tokens a second."""
+        path = self.make("llama-7b", "q4_0")
+        one, eight = self.alternate(lambda: self.stoke.rates(path, 16, 64)[1],
+                                    lambda: self.stoke.rates(path, 16, 64, ["--sequences", "8"])[1])
+        self.report.add("decode llama-7b, 8 sequences (against 1)", median(eight), median(one), "tok/s",
+                        median(eight) / median(one), at_least(ASKED_BATCH), "both columns are stoke: 8 sequences, 1 sequence",
+                        {"eight": eight, "one": one})
+        if "load" not in self.options.rows:
+            self.drop(path)
+
+    def load(self):
+        """From the start of the process to the first token, file cached and not; and resident bytes."""
+        path = self.make("llama-7b", "q4_0")
+        prompt = "The quick brown fox jumps over the lazy dog."
+        for state in ("warm", "cold"):
+            left = []
+
+            def prepare(state=state, left=left):
+                if state == "cold":
+                    left.append(chill(path))
+                else:
+                    warm(path)
+
+            def ours():
+                prepare()
+                return self.stoke.first_token(path, prompt)[0]
+
+            def theirs():
+                prepare()
+                return self.peer.first_token(path, prompt)[0]
+
+            a, b = self.alternate(ours, theirs)
+            note = f"at most {max(left):.0%} of the file was still cached" if left else ""
+            self.report.add(f"time to first token llama-7b, {state}", median(a), median(b), "s", median(a) / median(b),
+                            "<= 1x", note, {"stoke": a, "llama.cpp": b})
+        resident, size = self.stoke.resident(path), os.path.getsize(path)
+        theirs = self.peer.first_token(path, prompt)[1]
+        self.report.add("resident bytes llama-7b over its file", resident / size, theirs / size, "x", resident / theirs,
+                        f"<= {ASKED_RESIDENT}x", "stoke: anonymous and locked; llama.cpp: peak RSS with its mapping")
+        self.drop(path)
+
+    def context(self):
+        """Decode against the length of the context, on a grouped-heads shape of six layers."""
+        path = self.make("mistral-7b", "q4_0", layers=6)
+        for depth in self.options.depths:
+            ours, theirs = self.alternate(lambda d=depth: self.stoke.rates(path, 0, 32, ["--depth", str(d)])[1],
+                                          lambda d=depth: self.peer.rates(path, 0, 32, depth=d)[1])
+            self.report.add(f"decode 6-layer mistral-7b at {depth}", median(ours), median(theirs), "tok/s",
+                            median(ours) / median(theirs), "", "", {"stoke": ours, "llama.cpp": theirs})
+        self.drop(path)
+
+    def run(self):
+        for row in self.options.rows:
+            getattr(self, row)()
+        self.profiles.append(self.stoke.profile())
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llama", required=True, help="folder of llama.cpp's binaries")
+    parser.add_argument("--stoke", default=os.path.join(ROOT, "build/release/stoke"))
+    parser.add_argument("--work", default=os.path.join(ROOT, "models/bench"), help="folder for synthetic models")
+    parser.add_argument("--smollm2", default=os.path.join(ROOT, "models/SmolLM2-135M-Instruct.Q4_1.gguf"),
+                        help="the model that scripts/fetch_model fetches")
+    parser.add_argument("--rows", default=",".join(ROWS), help="which of " + ", ".join(ROWS))
+    parser.add_argument("--pairs", type=int, default=3, help="alternations of a row")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of both programs")
+    parser.add_argument("--depths", default="0,1024,4096,16384", help="context lengths of the context row")
+    parser.add_argument("--keep", action="store_true", help="keep the synthetic models")
+    parser.add_argument("--json", help="file for all samples")
+    options = parser.parse_args()
+    options.rows = options.rows.split(",")
+    options.depths = [int(d) for d in options.depths.split(",")]
+    options.work = os.path.abspath(options.work)
+    unknown = set(options.rows) - set(ROWS)
+    if unknown:
+        parser.error(f"unknown rows: {', '.join(sorted(unknown))}")
+    return options
+
+
+def main():
+    options = parse()
+    comparison = Comparison(options)
+    comparison.run()
+    print(f"{options.threads} threads, {options.pairs} alternations, medians; DRAM read "
+          f"{comparison.dram_rate() / 1e9:.1f} GB/s, int8 peak {comparison.int8_peak() / 1e12:.2f} TOPS\n")
+    print(comparison.report.markdown())
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump({"rows": comparison.report.rows, "profiles": comparison.profiles}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

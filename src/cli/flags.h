@@ -1,0 +1,68 @@
+// The flags that have one meaning everywhere, as plain structs and the functions that declare them.
+// Thread role: main thread. Ownership: the structs live in the Context.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cli/interrupt.h"
+#include "cli/verbs.h"
+#include "stoke/stoke.h"
+
+namespace stoke::cli {
+
+struct ModelFlags {
+  std::string model;
+  int64_t memory = 0;
+  int64_t context = 0;
+  int threads = 0;
+  int64_t batch = 0;
+  std::string isa;
+  std::string kv_type;
+  std::string ffn_act;
+  std::string quant;
+};
+// MODEL and everything that says how it is opened.
+void add_model_flags(CLI::App& verb, ModelFlags& flags);
+
+struct OutputFlags {
+  bool json = false;
+  bool stats = false;
+  bool quiet = false;
+  bool verbose = false;
+};
+void add_output_flags(CLI::App& verb, OutputFlags& flags);
+
+struct PromptFlags {
+  std::string prompt;
+  std::string file;
+  bool has_prompt = false;
+};
+void add_prompt_flags(CLI::App& verb, PromptFlags& flags);
+// -p, the file's text, or all of standard input. One line break at the end of a file or of standard input is dropped
+// (editors and echo put it there) where `trim`.
+Result<std::string> read_prompt(const PromptFlags& flags, bool trim = true);
+
+struct SamplingFlags {
+  SamplingOptions options;
+  std::vector<std::string> bias;      // "ID=VALUE"
+  std::vector<std::string> breakers;  // texts whose tokens end a repetition for DRY
+  int64_t predict = -1;
+  bool ignore_eos = false;
+  std::vector<std::string> stop;
+  bool seeded = false;
+};
+void add_sampling_flags(CLI::App& verb, SamplingFlags& flags);
+// Complete options; a seed that was not given is drawn from the system. kInvalid where a flag makes no sense.
+Result<GenerateOptions> generate_options(const SamplingFlags& flags, const Tokenizer& tokenizer);
+
+// Opens the model with a progress line on a terminal, and says on stderr what it took when verbose.
+// `sequences`: how many will be used at once.
+Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output, const Interrupt& interrupt,
+                                          int sequences = 1);
+ModelOptions model_options(const ModelFlags& flags);
+
+}  // namespace stoke::cli

@@ -1,0 +1,56 @@
+#include "cli/output.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "cli/verbs.h"
+
+namespace stoke::cli {
+namespace {
+
+Json share(double value) { return value < 0 ? Json(nullptr) : Json(value); }
+
+}  // namespace
+
+Json stats_json(const Stats& s) {
+  return Json{{"model", s.model},
+              {"threads", s.threads},
+              {"isa", s.isa},
+              {"load_s", s.load_s},
+              {"time_to_first_token_s", s.time_to_first_token_s},
+              {"prefill_tokens_per_s", s.prefill_tokens_per_s},
+              {"decode_tokens_per_s", s.decode_tokens_per_s},
+              {"token_s_p50", s.token_s_p50},
+              {"token_s_p90", s.token_s_p90},
+              {"token_s_p99", s.token_s_p99},
+              {"token_s_mean", s.token_s_mean},
+              {"budget_bytes", s.budget_bytes},
+              {"peak_rss_bytes", s.peak_rss_bytes},
+              {"page_cache_bytes", s.page_cache_bytes},
+              {"bytes_read", s.bytes_read},
+              {"bytes_read_per_token", s.bytes_read_per_token},
+              {"reads", s.reads},
+              {"cache_hit_rate", share(s.cache_hit_rate)},
+              {"io_stall_share", s.io_stall_share},
+              {"active_neuron_share", share(s.active_neuron_share)},
+              {"predictor_recall", share(s.predictor_recall)}};
+}
+
+std::string stats_line(const Stats& s) {
+  return fmt::format(
+      "{}: load {:.2f} s, first token {:.3f} s, prefill {:.1f} tok/s ({} tokens), decode {:.1f} tok/s ({} tokens, "
+      "p50 {:.2f} ms, p99 {:.2f} ms), {} threads, {}, peak {}",
+      s.model, s.load_s, s.time_to_first_token_s, s.prefill_tokens_per_s, s.prompt_tokens, s.decode_tokens_per_s,
+      s.generated_tokens, s.token_s_p50 * 1e3, s.token_s_p99 * 1e3, s.threads, s.isa, format_size(s.peak_rss_bytes));
+}
+
+void print_json(const Json& object) {
+  const std::string text = object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  std::fwrite(text.data(), 1, text.size(), stdout);
+  std::fflush(stdout);
+}
+
+std::string hex(uint64_t value) { return fmt::format("{:016x}", value); }
+
+}  // namespace stoke::cli

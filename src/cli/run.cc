@@ -1,0 +1,97 @@
+// stoke run: completes a prompt.
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "cli/flags.h"
+#include "cli/output.h"
+
+namespace stoke::cli {
+namespace {
+
+struct RunOptions {
+  ModelFlags model;
+  PromptFlags prompt;
+  SamplingFlags sampling;
+  OutputFlags output;
+  bool chat = false;
+  std::string system;
+};
+
+Result<std::vector<int32_t>> prompt_tokens(const RunOptions& options, const Tokenizer& tokenizer) {
+  auto text = read_prompt(options.prompt);
+  if (!text.ok()) return text.status();
+  if (!options.chat) return tokenizer.encode(*text);
+  std::vector<ChatMessage> messages;
+  if (!options.system.empty()) messages.push_back({"system", options.system});
+  messages.push_back({"user", *text});
+  return tokenizer.encode_chat(messages);
+}
+
+// Writes text as it comes; false once nobody reads it.
+bool write_piece(std::string_view text) {
+  return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
+}
+
+Json run_json(const Generation& generation, size_t prompt_count, const Stats& stats) {
+  return Json{{"text", generation.text},
+              {"tokens", generation.tokens},
+              {"prompt_tokens", prompt_count},
+              {"generated_tokens", generation.tokens.size()},
+              {"stop_reason", name(generation.stop_reason)},
+              {"logits_hash", hex(generation.logits_hash)},
+              {"stats", stats_json(stats)}};
+}
+
+int run(const RunOptions& options) {
+  if (!options.system.empty() && !options.chat) return fail_usage("--system needs --chat");
+  const Interrupt interrupt;
+  auto opened = open_model(options.model, options.output, interrupt);
+  if (!opened.ok()) return interrupt.raised() ? kExitInterrupted : fail(opened.status());
+  Model& model = **opened;
+  auto generate = generate_options(options.sampling, model.tokenizer());
+  if (!generate.ok()) return fail_usage(generate.status().message());
+  auto prompt = prompt_tokens(options, model.tokenizer());
+  if (!prompt.ok()) return fail(prompt.status());
+  if (prompt->empty()) return fail({Code::kInvalid, "the prompt is empty: give -p TEXT, -f FILE or standard input"});
+
+  auto session = model.new_session();
+  if (!session.ok()) return fail(session.status());
+  generate->cancel = &interrupt.flag();
+  generate->hash_logits = options.output.json;
+  const Status prefilled = (*session)->prefill(*prompt, &interrupt.flag());
+  if (!prefilled.ok() && !interrupt.raised()) return fail(prefilled);
+  Generation generation;
+  generation.stop_reason = StopReason::kCancelled;
+  if (prefilled.ok()) {
+    TokenCallback show;
+    if (!options.output.json) show = [](const TokenEvent& event) { return write_piece(event.text); };
+    auto generated = (*session)->generate(*generate, show);
+    if (!generated.ok()) return fail(generated.status());
+    generation = std::move(*generated);
+  }
+  if (options.output.json) {
+    print_json(run_json(generation, prompt->size(), model.stats()));
+  } else if (is_terminal(1) && !generation.text.ends_with('\n')) {
+    write_piece("\n");
+  }
+  if (options.output.stats) fmt::print(stderr, "{}\n", stats_line(model.stats()));
+  return generation.stop_reason == StopReason::kCancelled ? kExitInterrupted : 0;
+}
+
+}  // namespace
+
+void add_run(CLI::App& app, Context& context) {
+  auto& options = context.make<RunOptions>();
+  auto* verb = app.add_subcommand("run", "complete a prompt; prints the completion only");
+  add_model_flags(*verb, options.model);
+  add_prompt_flags(*verb, options.prompt);
+  verb->add_flag("--chat", options.chat, "put the prompt into the model's chat template, as a user's message");
+  verb->add_option("--system", options.system, "with --chat: the system message");
+  add_sampling_flags(*verb, options.sampling);
+  add_output_flags(*verb, options.output);
+  verb->footer("Ctrl-C stops cleanly: what was generated stays, statistics are printed, the exit status is 130.");
+  verb->callback([&] { context.run([&options] { return run(options); }); });
+}
+
+}  // namespace stoke::cli

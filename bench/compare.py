@@ -13,7 +13,7 @@ import math
 import os
 import sys
 
-from harness import GgufSizes, Peer, Stoke, chill, median, warm
+from harness import Failed, GgufSizes, Peer, Stoke, chill, median, warm
 
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 ROWS = ("rates", "types", "batch", "load", "context")
@@ -55,6 +55,11 @@ def show(number):
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
+def over(a, b):
+    """a / b; None where either is missing: the peer may fail on a file, and then its column says so."""
+    return a / b if a and b else None
+
+
 def at_least(multiple):
     return f">= {multiple:g}x" if multiple else ""
 
@@ -90,7 +95,12 @@ class Comparison:
         for round_ in range(self.options.pairs):
             order = ((a, ours), (b, theirs)) if round_ % 2 == 0 else ((b, theirs), (a, ours))
             for samples, measure in order:
-                samples.append(measure())
+                try:
+                    samples.append(measure())
+                except Failed as failure:
+                    if samples is a:
+                        raise
+                    print(f"compare: llama.cpp: {failure}", file=sys.stderr)
         return a, b
 
     def dram_rate(self):
@@ -123,7 +133,7 @@ class Comparison:
         asked = at_least(ASKED_RATES.get((phase, name), 0))
         if name == "llama-7b":
             asked += f", >= {asked_share:.0%}"
-        self.report.add(f"{phase} {name}", stoke, peer, "tok/s", stoke / peer, asked, note,
+        self.report.add(f"{phase} {name}", stoke, peer, "tok/s", over(stoke, peer), asked, note,
                         {"stoke": ours, "llama.cpp": theirs})
 
     def types(self):
@@ -133,22 +143,22 @@ class Comparison:
             path = self.make("llama-7b", kind, layers=6)
             ours, theirs = self.alternate(lambda p=path: self.stoke.rates(p, 128, 0)[0],
                                           lambda p=path: self.peer.rates(p, 128, 0)[0])
-            ratio = median(ours) / median(theirs)
+            ratio = over(median(ours), median(theirs))
             self.report.add(f"pp128 6-layer 7B {kind}", median(ours), median(theirs), "tok/s", ratio, at_least(asked), "",
                             {"stoke": ours, "llama.cpp": theirs})
-            if kind != "f16":
+            if kind != "f16" and ratio:
                 ratios.append(ratio)
             self.drop(path)
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
         self.report.add("pp128 quantised types, geometric mean", None, None, "", mean, at_least(ASKED_TYPES_MEAN))
 
     def batch(self):
         """Eight sequences decoding together against one: stoke alone, in total tokens a second."""
         path = self.make("llama-7b", "q4_0")
         one, eight = self.alternate(lambda: self.stoke.rates(path, 16, 64)[1],
-                                    lambda: self.stoke.rates(path, 16, 64, ["--sequences", "8"])[1])
+                                    lambda: self.stoke.rates(path, 16, 64, ["--parallel", "8"])[1])
         self.report.add("decode llama-7b, 8 sequences (against 1)", median(eight), median(one), "tok/s",
-                        median(eight) / median(one), at_least(ASKED_BATCH), "both columns are stoke: 8 sequences, 1 sequence",
+                        over(median(eight), median(one)), at_least(ASKED_BATCH), "both columns are stoke: 8 sequences, 1 sequence",
                         {"eight": eight, "one": one})
         if "load" not in self.options.rows:
             self.drop(path)
@@ -176,11 +186,12 @@ class Comparison:
 
             a, b = self.alternate(ours, theirs)
             note = f"at most {max(left):.0%} of the file was still cached" if left else ""
-            self.report.add(f"time to first token llama-7b, {state}", median(a), median(b), "s", median(a) / median(b),
+            self.report.add(f"time to first token llama-7b, {state}", median(a), median(b), "s", over(median(a), median(b)),
                             "<= 1x", note, {"stoke": a, "llama.cpp": b})
         resident, size = self.stoke.resident(path), os.path.getsize(path)
-        theirs = self.peer.first_token(path, prompt)[1]
-        self.report.add("resident bytes llama-7b over its file", resident / size, theirs / size, "x", resident / theirs,
+        _, peers = self.alternate(lambda: None, lambda: self.peer.first_token(path, prompt)[1])
+        theirs = median(peers)
+        self.report.add("resident bytes llama-7b over its file", resident / size, over(theirs, size), "x", over(resident, theirs),
                         f"<= {ASKED_RESIDENT}x", "stoke: anonymous and locked; llama.cpp: peak RSS with its mapping")
         self.drop(path)
 
@@ -191,7 +202,7 @@ class Comparison:
             ours, theirs = self.alternate(lambda d=depth: self.stoke.rates(path, 0, 32, ["--depth", str(d)])[1],
                                           lambda d=depth: self.peer.rates(path, 0, 32, depth=d)[1])
             self.report.add(f"decode 6-layer mistral-7b at {depth}", median(ours), median(theirs), "tok/s",
-                            median(ours) / median(theirs), "", "", {"stoke": ours, "llama.cpp": theirs})
+                            over(median(ours), median(theirs)), "", "", {"stoke": ours, "llama.cpp": theirs})
         self.drop(path)
 
     def run(self):
@@ -225,8 +236,11 @@ def parse():
 
 def main():
     options = parse()
-    comparison = Comparison(options)
-    comparison.run()
+    try:
+        comparison = Comparison(options)
+        comparison.run()
+    except Failed as failure:
+        raise SystemExit(f"compare: {failure}") from failure
     print(f"{options.threads} threads, {options.pairs} alternations, medians; DRAM read "
           f"{comparison.dram_rate() / 1e9:.1f} GB/s, int8 peak {comparison.int8_peak() / 1e12:.2f} TOPS\n")
     print(comparison.report.markdown())

@@ -1,6 +1,6 @@
 """What compare.py measures with: the two programs, a model file's sizes, the page cache, and a process's first byte.
 
-Only the standard library. Every function that runs a program fails with its command and the end of what it said.
+Only the standard library. A program that fails raises Failed, with its command and the end of what it said.
 """
 import ctypes
 import json
@@ -12,17 +12,22 @@ import subprocess
 import time
 
 
-def run(command, **options):
+class Failed(Exception):
+    """A program ended with a status that is not 0."""
+
+
+def run(command):
     """Standard output of a command, as text."""
-    done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, check=False, **options)
+    done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).decode(errors="replace")[-800:]
-        raise SystemExit(f"compare: status {done.returncode} from {' '.join(map(str, command))}\n{said}")
+        raise Failed(f"status {done.returncode} from {' '.join(map(str, command))}\n{said}")
     return done.stdout.decode(errors="replace")
 
 
 def median(values):
-    return statistics.median(values) if values else 0.0
+    """The median; None where there is nothing."""
+    return statistics.median(values) if values else None
 
 
 class Stoke:
@@ -92,7 +97,7 @@ def first_byte(command):
         process.returncode = os.waitstatus_to_exitcode(status)
         process.stdout.close()
     if process.returncode != 0:
-        raise SystemExit(f"compare: status {process.returncode} from {' '.join(map(str, command))}")
+        raise Failed(f"status {process.returncode} from {' '.join(map(str, command))}")
     return elapsed, usage.ru_maxrss * 1024
 
 
@@ -142,7 +147,7 @@ class GgufSizes:
         with open(path, "rb") as file:
             self.file = file
             if file.read(4) != b"GGUF":
-                raise SystemExit(f"compare: {path} is not a GGUF file")
+                raise Failed(f"{path} is not a GGUF file")
             self.take("I")
             tensors, keys = self.take("Q"), self.take("Q")
             alignment = 32

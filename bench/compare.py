@@ -16,6 +16,7 @@ import sys
 from harness import Failed, GgufSizes, Peer, Stoke, chill, median, warm
 
 ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+PROMPT = "The quick brown fox jumps over the lazy dog."
 ROWS = ("rates", "types", "batch", "load", "context")
 # What is asked of stoke, as a multiple of the peer's rate.
 ASKED_RATES = {("decode", "llama-7b"): 1.0, ("decode", "smollm2"): 1.5, ("decode", "gemma-270m"): 1.4,
@@ -39,7 +40,8 @@ class Report:
         row = {"work": work, "stoke": stoke, "peer": peer, "unit": unit, "ratio": ratio, "asked": asked, "note": note,
                "samples": samples or {}}
         self.rows.append(row)
-        print(f"compare: {work}: stoke {show(stoke)}, llama.cpp {show(peer)} {unit}, ratio {show(ratio)}", file=sys.stderr)
+        print(f"compare: {work}: stoke {show(stoke)}, llama.cpp {show(peer)} {unit}, ratio {show(ratio)}",
+              file=sys.stderr)
 
     def markdown(self):
         lines = ["| work | stoke | llama.cpp | unit | ratio | asked | |", "|---|---|---|---|---|---|---|"]
@@ -70,6 +72,7 @@ class Comparison:
         self.stoke = Stoke(options.stoke, options.threads)
         self.peer = Peer(options.llama, options.threads)
         self.report = Report()
+        self.made = set()
         self.profiles = [self.stoke.profile()]
 
     # -- models
@@ -81,10 +84,12 @@ class Comparison:
             os.makedirs(self.options.work, exist_ok=True)
             self.stoke.synth(shape, path + ".part", kind, layers)
             os.rename(path + ".part", path)
+        self.made.add(path)
         return path
 
     def drop(self, path):
-        if not self.options.keep and os.path.dirname(path) == self.options.work:
+        if not self.options.keep:
+            self.made.discard(path)
             os.remove(path)
 
     # -- measuring
@@ -119,8 +124,6 @@ class Comparison:
             sizes = GgufSizes(path)
             for index, phase in ((1, "decode"), (0, "prefill")):
                 self.add_rate(phase, name, [s[index] for s in ours], [s[index] for s in theirs], sizes)
-            if name == "llama-7b" and "batch" not in self.options.rows and "load" not in self.options.rows:
-                self.drop(path)
 
     def add_rate(self, phase, name, ours, theirs, sizes):
         stoke, peer = median(ours), median(theirs)
@@ -144,8 +147,8 @@ class Comparison:
             ours, theirs = self.alternate(lambda p=path: self.stoke.rates(p, 128, 0)[0],
                                           lambda p=path: self.peer.rates(p, 128, 0)[0])
             ratio = over(median(ours), median(theirs))
-            self.report.add(f"pp128 6-layer 7B {kind}", median(ours), median(theirs), "tok/s", ratio, at_least(asked), "",
-                            {"stoke": ours, "llama.cpp": theirs})
+            self.report.add(f"pp128 6-layer 7B {kind}", median(ours), median(theirs), "tok/s", ratio, at_least(asked),
+                            "", {"stoke": ours, "llama.cpp": theirs})
             if kind != "f16" and ratio:
                 ratios.append(ratio)
             self.drop(path)
@@ -155,45 +158,33 @@ class Comparison:
     def batch(self):
         """Eight sequences decoding together against one: stoke alone, in total tokens a second."""
         path = self.make("llama-7b", "q4_0")
-        one, eight = self.alternate(lambda: self.stoke.rates(path, 16, 64)[1],
-                                    lambda: self.stoke.rates(path, 16, 64, ["--parallel", "8"])[1])
+        one, eight = [], []
+        for _ in range(self.options.pairs):
+            one.append(self.stoke.rates(path, 16, 64)[1])
+            eight.append(self.stoke.rates(path, 16, 64, ["--parallel", "8"])[1])
         self.report.add("decode llama-7b, 8 sequences (against 1)", median(eight), median(one), "tok/s",
-                        over(median(eight), median(one)), at_least(ASKED_BATCH), "both columns are stoke: 8 sequences, 1 sequence",
-                        {"eight": eight, "one": one})
-        if "load" not in self.options.rows:
-            self.drop(path)
+                        over(median(eight), median(one)), at_least(ASKED_BATCH),
+                        "both columns are stoke: 8 sequences, 1 sequence", {"eight": eight, "one": one})
 
     def load(self):
         """From the start of the process to the first token, file cached and not; and resident bytes."""
         path = self.make("llama-7b", "q4_0")
-        prompt = "The quick brown fox jumps over the lazy dog."
-        for state in ("warm", "cold"):
+        for state, prepare in (("warm", warm), ("cold", chill)):
             left = []
 
-            def prepare(state=state, left=left):
-                if state == "cold":
-                    left.append(chill(path))
-                else:
-                    warm(path)
+            def first_token(program, prepare=prepare, left=left):
+                left.append(prepare(path))
+                return program.first_token(path, PROMPT)[0]
 
-            def ours():
-                prepare()
-                return self.stoke.first_token(path, prompt)[0]
-
-            def theirs():
-                prepare()
-                return self.peer.first_token(path, prompt)[0]
-
-            a, b = self.alternate(ours, theirs)
-            note = f"at most {max(left):.0%} of the file was still cached" if left else ""
-            self.report.add(f"time to first token llama-7b, {state}", median(a), median(b), "s", over(median(a), median(b)),
-                            "<= 1x", note, {"stoke": a, "llama.cpp": b})
-        resident, size = self.stoke.resident(path), os.path.getsize(path)
-        _, peers = self.alternate(lambda: None, lambda: self.peer.first_token(path, prompt)[1])
-        theirs = median(peers)
-        self.report.add("resident bytes llama-7b over its file", resident / size, over(theirs, size), "x", over(resident, theirs),
-                        f"<= {ASKED_RESIDENT}x", "stoke: anonymous and locked; llama.cpp: peak RSS with its mapping")
-        self.drop(path)
+            a, b = self.alternate(lambda f=first_token: f(self.stoke), lambda f=first_token: f(self.peer))
+            self.report.add(f"time to first token llama-7b, {state}", median(a), median(b), "s",
+                            over(median(a), median(b)), "<= 1x", f"{max(left):.0%} of the file cached before",
+                            {"stoke": a, "llama.cpp": b})
+        size = os.path.getsize(path)
+        ours, theirs = self.alternate(lambda: self.stoke.resident(path), lambda: self.peer.first_token(path, PROMPT)[1])
+        self.report.add("resident bytes llama-7b over its file", over(median(ours), size), over(median(theirs), size),
+                        "x", over(median(ours), median(theirs)), f"<= {ASKED_RESIDENT}x",
+                        "stoke: anonymous and locked; llama.cpp: peak RSS with its mapping")
 
     def context(self):
         """Decode against the length of the context, on a grouped-heads shape of six layers."""
@@ -203,12 +194,15 @@ class Comparison:
                                           lambda d=depth: self.peer.rates(path, 0, 32, depth=d)[1])
             self.report.add(f"decode 6-layer mistral-7b at {depth}", median(ours), median(theirs), "tok/s",
                             over(median(ours), median(theirs)), "", "", {"stoke": ours, "llama.cpp": theirs})
-        self.drop(path)
 
     def run(self):
-        for row in self.options.rows:
-            getattr(self, row)()
-        self.profiles.append(self.stoke.profile())
+        try:
+            for row in self.options.rows:
+                getattr(self, row)()
+            self.profiles.append(self.stoke.profile())
+        finally:
+            for path in sorted(self.made):
+                self.drop(path)
 
 
 def parse():

@@ -50,7 +50,8 @@ class Stoke:
         return report["prefill_tokens_per_s"], report["decode_tokens_per_s"]
 
     def first_token(self, model, prompt):
-        return first_byte([self.path, "run", model, "-p", prompt, "-n", "1", "--temp", "0", "--ignore-eos", *self.flags])
+        return first_byte([self.path, "run", model, "-p", prompt, "-n", "1", "--temp", "0", "--ignore-eos",
+                           *self.flags])
 
     def resident(self, model):
         report = self.json("run", model, "-p", "Hello", "-n", "1", "--temp", "0", "--ignore-eos", *self.flags)
@@ -102,10 +103,11 @@ def first_byte(command):
 
 
 def warm(path):
-    """Reads the file once, so that it is in the page cache."""
+    """Reads the file once, so that it is in the page cache. Returns the share that is."""
     with open(path, "rb", buffering=0) as file:
         while file.read(1 << 24):
             pass
+        return cached_share(file.fileno())
 
 
 def chill(path):

@@ -84,11 +84,12 @@ class Comparison:
             os.makedirs(self.options.work, exist_ok=True)
             self.stoke.synth(shape, path + ".part", kind, layers)
             os.rename(path + ".part", path)
-        self.made.add(path)
+            self.made.add(path)
         return path
 
     def drop(self, path):
-        if not self.options.keep:
+        """Deletes a model that this run made."""
+        if path in self.made and not self.options.keep:
             self.made.discard(path)
             os.remove(path)
 

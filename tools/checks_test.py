@@ -20,7 +20,8 @@ class Tidy(unittest.TestCase):
         self.assertEqual(len(messages(tidy.check_functions, "src/a.cc", text)), 1)
 
     def test_members_initialisers_and_lambdas_belong_to_their_function(self):
-        text = "A::A(int x)\n    : x_(x) {\n  auto f = [&](int y) { return y; };\n  if (x) {\n  }\n}\nstruct B {\n  int x;\n};\n"
+        text = ("A::A(int x)\n    : x_(x) {\n  auto f = [&](int y) { return y; };\n  if (x) {\n  }\n}\n"
+                "struct B {\n  int x;\n};\n")
         self.assertEqual(list(tidy.cpp_functions(tidy.strip_code(text))), [(1, 6)])
 
     def test_braces_in_strings_and_comments_do_not_count(self):

@@ -18,7 +18,7 @@ LONG_FILES = set()
 # The library never prints or exits: only the program may, and CHECK, which stops a process that has a bug.
 SPEAKERS = ("src/cli/", "src/base/check.cc")
 # Threads share through few places; elsewhere one owner decides (docs/ARCHITECTURE.md).
-SHARERS = ("src/sys/", "src/cli/", "include/stoke/stoke.h")
+SHARERS = ("src/sys/", "src/cli/", "src/engine/resident_source.", "include/stoke/stoke.h")
 # The preprocessor decides only where machines differ.
 CONDITIONAL = ("src/sys/", "src/io/", "src/kernels/", "src/base/check.h")
 # Paths of somebody's machine.
@@ -26,18 +26,21 @@ MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(home|root|Users|opt|work|mnt|media)/
 
 SPEAKING = re.compile(r"\b(printf|fprintf|vprintf|puts|putchar|perror|exit|_exit|quick_exit|abort|terminate)\s*\(|"
                       r"\bstd::(cout|cerr|clog)\b|\bfmt::print\b")
-SHARING = re.compile(r"#\s*include\s*<(mutex|shared_mutex|atomic|thread|condition_variable|future|semaphore|latch|barrier)>")
-OWNING = re.compile(r"\b(malloc|calloc|realloc|free)\s*\(|\bnew\b(?!\s*\()|\bstd::(vector|string|map|unique_ptr|make_unique)\b")
+SHARING = re.compile(r"#\s*include\s*<"
+                     r"(mutex|shared_mutex|atomic|thread|condition_variable|future|semaphore|latch|barrier)>")
+OWNING = re.compile(r"\b(malloc|calloc|realloc|free)\s*\(|\bnew\b(?!\s*\()|"
+                    r"\bstd::(vector|string|map|unique_ptr|make_unique)\b")
 DECISION = re.compile(r"^\s*#\s*(if|ifdef|ifndef|elif)\b")
 POSTPONED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
+NOT_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|'
+                      r'"(?:\\.|[^"\\\n])*"|(?<![0-9a-fA-F])\'(?:\\.|[^\'\\\n])+\'', re.S)
 NOT_FUNCTIONS = re.compile(r"\b(namespace|class|struct|union|enum|extern)\b[^()]*$")
-HEAD_OF_FUNCTION = re.compile(r"\)\s*(const|noexcept|override|final|mutable|->[^{;]*|:[^:].*|[&\s]|__attribute__.*|HWY_\w+)*$", re.S)
+HEAD_OF_FUNCTION = re.compile(r"\)\s*(const|noexcept|override|final|mutable|->[^{;]*|:[^:].*|[&\s]|HWY_\w+)*$", re.S)
 
 
 def strip_code(text):
     """The text with comments, strings and characters blanked; line breaks stay, so that line numbers do."""
-    pattern = re.compile(r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"|(?<![0-9a-fA-F])\'(?:\\.|[^\'\\\n])+\'', re.S)
-    return pattern.sub(lambda m: re.sub(r"[^\n]", " ", m.group(0)), text)
+    return NOT_CODE.sub(lambda m: re.sub(r"[^\n]", " ", m.group(0)), text)
 
 
 def cpp_functions(code):

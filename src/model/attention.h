@@ -1,10 +1,10 @@
 // Attention of a batch of tokens over the tiled KV cache.
 //
-// For each query and head: online softmax over the cache tiles in ascending order. Scores are sequential FMAs over the
-// head dimension, a tile's maximum rescales what came before, probabilities are summed in 16 fixed lanes and the output
-// accumulates positions in ascending order. Tiles are cut at absolute positions, so the bits of a position's output do
+// For each query and head: online softmax over the cache tiles in ascending order, in the order of summation that
+// kernels/attention.h lays down. Tiles and chunks are cut at absolute positions, so the bits of a position's output do
 // not depend on how the prompt was chunked, what else is in the batch, or the number of threads.
-// Thread role: called by the control thread; splits the work over the pool by (sequence, KV head, query block).
+// Thread role: called by the control thread; splits the work over the pool by (sequence, query block, KV head), and
+// over chunks of the context where that gives too little to do (decoding with few KV heads).
 // Allocates nothing: scratch comes from the caller.
 #pragma once
 
@@ -29,16 +29,22 @@ struct SequenceRun {
 
 struct AttentionShape {
   int heads = 0;
-  int kv_heads = 0;    // heads is a multiple; a group of heads shares each K/V read
+  int kv_heads = 0;  // heads is a multiple; a group of heads shares each K/V read
   int head_dim = 0;
-  float scale = 1;     // applied to scores
-  float softcap = 0;   // cap * tanh(score / cap) where > 0
-  int64_t window = 0;  // a query at p sees positions > p - window where > 0
+  float scale = 1;               // applied to scores
+  float softcap = 0;             // cap * tanh(score / cap) where > 0
+  int64_t window = 0;            // a query at p sees positions > p - window where > 0
   const float* sinks = nullptr;  // (heads): a logit that takes probability and gives no value (gpt-oss), or null
 };
 
-// Bytes of scratch for `threads` workers.
-size_t attention_scratch_bytes(const AttentionShape& shape, int threads);
+// Stores keys and values of the run's tokens, rounded to the pool's type. k, v: batch rows of (kv_heads, head_dim)
+// floats, `stride` floats apart; the run's rows are read. Runs of disjoint positions may be stored by different
+// threads. Requires: the positions are reserved and not committed.
+void store_kv(kv::KvPool& pool, const SequenceRun& run, int layer, const float* k, const float* v, int64_t stride,
+              const kernels::Kernels& kernels);
+
+// Bytes of scratch for `threads` workers over sequences of at most `max_context` positions.
+size_t attention_scratch_bytes(const AttentionShape& shape, int threads, int64_t max_context);
 
 // q, out: (tokens, heads * head_dim) with the given strides in floats. q already has norm and rotary applied.
 struct AttentionArgs {
@@ -50,7 +56,7 @@ struct AttentionArgs {
   int64_t q_stride = 0;
   float* out = nullptr;
   int64_t out_stride = 0;
-  void* scratch = nullptr;  // 64-byte aligned
+  void* scratch = nullptr;  // attention_scratch_bytes(shape, threads, pool's max_context), 64-byte aligned
 };
 
 void attention(const AttentionArgs& args, const kernels::Kernels& kernels, sys::ThreadPool& threads);

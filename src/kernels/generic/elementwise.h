@@ -1,7 +1,7 @@
 // Norms, activations, softmax and rotary embedding over rows of FP32. Written once, compiled once per instruction set.
 //
-// Sums run in sixteen lanes (lane l takes elements l, l + 16, ...) whose tail reads zeros, then vsum: the bits depend on
-// the values only.
+// Sums run in sixteen lanes (lane l takes elements l, l + 16, ...) whose tail reads zeros, then vsum: the bits depend
+// on the values only.
 #pragma once
 
 #include <cstdint>

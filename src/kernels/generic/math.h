@@ -15,7 +15,9 @@ constexpr float kLn2High = 0x1.62e4p-1f;  // short, so that n * kLn2High is exac
 constexpr float kLn2Low = 0x1.7f7d1cp-20f;
 
 // e^x = mantissa * 2^n for a finite or NaN x; |x| <= 89.
-struct ExpParts { V mantissa, n; };
+struct ExpParts {
+  V mantissa, n;
+};
 static inline ExpParts exp_parts(V x) {
   const V n = vround(vmul(x, vset1(kLog2E)));
   V r = vfma(n, vset1(-kLn2High), x);

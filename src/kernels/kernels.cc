@@ -1,5 +1,12 @@
 #include "kernels/kernels.h"
 
+#include <algorithm>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <array>
 #include <cstring>
 
@@ -24,8 +31,16 @@ bool has_avx512() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vbmi");
 }
+// Tiles need the processor (CPUID 7: EDX 24, 25) and the kernel's leave to use their state (Linux 5.16).
+bool has_amx() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!has_avx512() || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return false;
+  constexpr unsigned kTileAndInt8 = 3u << 24;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return (edx & kTileAndInt8) == kTileAndInt8 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
 constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_avx2, has_avx2},
-                                    Candidate{&k_avx512, has_avx512}};
+                                    Candidate{&k_avx512, has_avx512}, Candidate{&k_amx, has_amx}};
 #elif defined(__aarch64__)
 constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_neon, always}};
 #else
@@ -64,8 +79,8 @@ const char* const* runnable() {
 }
 
 size_t scratch_bytes(int64_t cols) {
-  // A panel of 16 rows: a byte an element, two FP32 a group of 16; float types take four bytes an element.
-  return aligned(static_cast<size_t>(cols) * kRowTile * 4) + 64;
+  // A panel of 16 rows: a byte an element, two FP32 a group of 16; float types take a fixed amount.
+  return std::max(aligned(static_cast<size_t>(cols) * kRowTile * 4) + 64, kFloatScratchBytes);
 }
 
 namespace {

@@ -30,6 +30,8 @@ inline constexpr int64_t kTokenTile = 16;
 // Row granularity at which work should be split between threads.
 inline constexpr int64_t kRowTile = 16;
 inline constexpr int64_t kActBlock = 32;
+// Scratch of products with float weights, whatever the columns: fits the second-level cache of today's cores.
+inline constexpr size_t kFloatScratchBytes = size_t{448} << 10;
 
 // Activations of `tokens` tokens, quantised for products with quantised weights and/or plain FP32 for float weights.
 // Token group: G = 1 if tokens == 1 else 16; tiles = ceil(tokens / G); padding tokens are zero.
@@ -99,6 +101,8 @@ struct Kernels {
   const AttentionKernels* attention;
 };
 
+// What the batched products of quantised weights need, whatever the shape.
+inline constexpr size_t kScratchFixedBytes = 256 * 1024;
 size_t scratch_bytes(int64_t cols);
 
 // The table for an instruction set by name ("portable", "avx2", "avx512", "amx", "neon"); null when this build does

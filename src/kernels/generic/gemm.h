@@ -1,40 +1,52 @@
 // Products of quantised weights with a batch of tokens.
 //
-// Sixteen rows at a time are unpacked into scratch as a panel (bytes by block, scales by group), once for all tokens;
-// then each tile of 16 tokens (the lanes) runs through the panel's rows. Order of summation: kernels.h.
+// Rows are unpacked sixteen at a time into a panel, kChunk elements deep, once for all tokens; two panels (32 rows) and
+// one tile of 16 tokens (the lanes) then meet while they fit the first-level cache. Accumulators rest in scratch between
+// chunks, so the order of summation (kernels.h) is untouched. No second copy of the weights is ever kept.
 #pragma once
 
 #include "kernels/kernels.h"
 
 namespace stoke::kernels::STOKE_ISA {
 
-// Sixteen unpacked rows. Groups are 16 or 32 long.
+static constexpr int64_t kChunk = 512;        // elements of k a panel is deep
+static constexpr int kPanels = 2;             // panels side by side
+static constexpr int64_t kBatchTokens = 512;  // tokens whose accumulators scratch can hold
+
+// Sixteen unpacked rows, at most kChunk deep. Groups are 16 or 32 long.
 struct Panel {
-  uint8_t* q;  // (k/32, 16 rows, 32), kWeightXor applied
-  float* d;    // (groups, 16 rows)
-  float* m;    // (groups, 16 rows); types with a minimum only
+  uint8_t q[kChunk * 16];   // (blocks, 16 rows, 32), kWeightXor applied
+  float d[kChunk];          // (groups, 16 rows)
+  float m[kChunk];          // (groups, 16 rows); types with a minimum only
 };
 
-static inline Panel carve_panel(void* scratch, int64_t k) {
-  Panel p;
-  p.q = static_cast<uint8_t*>(scratch);
-  p.d = reinterpret_cast<float*>(p.q + kRowTile * k);
-  p.m = p.d + k / 16 * kRowTile;
-  return p;
-}
+struct GemmScratch {
+  Panel panel[kPanels];
+  float acc[kPanels][kBatchTokens / kTokenTile][16][16];  // (panel, tile, row, token)
+};
+static_assert(sizeof(GemmScratch) <= kScratchFixedBytes);
 
-// Unpacks `count` (1..16) rows; the rest of the panel repeats the last row, so that it always holds valid numbers.
+// Rows of one panel and the part of k it is to hold.
+struct PanelSource {
+  const std::byte* rows;
+  size_t row_bytes;
+  int count;       // 1..16; the rest of the panel repeats the last row, so that it always holds valid numbers
+  int64_t first;   // element of k, a multiple of 256
+  int64_t elems;   // at most kChunk
+};
+
 template <typename Block>
-static void pack_panel(const std::byte* rows, size_t row_bytes, int count, int64_t k, const Panel& panel) {
+static void pack_panel(const PanelSource& source, Panel& panel) {
   using T = BlockTraits<Block>;
   constexpr int kGroups = T::kElems / T::kGroup;
   constexpr int kActBlocks = T::kElems / 32;
   int8_t q[T::kElems];
   float d[kGroups], m[kGroups];
   for (int r = 0; r < kRowTile; ++r) {
-    const std::byte* row = rows + static_cast<size_t>(r < count ? r : count - 1) * row_bytes;
-    for (int64_t i = 0; i < k / T::kElems; ++i) {
-      unpack_block(reinterpret_cast<const Block*>(row)[i], q, d, m);
+    const std::byte* row = source.rows + static_cast<size_t>(r < source.count ? r : source.count - 1) * source.row_bytes;
+    const Block* blocks = reinterpret_cast<const Block*>(row) + source.first / T::kElems;
+    for (int64_t i = 0; i < source.elems / T::kElems; ++i) {
+      unpack_block(blocks[i], q, d, m);
       for (int j = 0; j < kActBlocks; ++j) {
         uint8_t* out = panel.q + ((i * kActBlocks + j) * kRowTile + r) * 32;
         for (int e = 0; e < 32; ++e) out[e] = static_cast<uint8_t>(q[j * 32 + e]) ^ kWeightXor;
@@ -47,62 +59,140 @@ static void pack_panel(const std::byte* rows, size_t row_bytes, int count, int64
   }
 }
 
-// Rows [r0, r0 + kRows) of the panel times one tile of 16 tokens.
+// One tile of 16 tokens, at the blocks of the current chunk.
+struct TileSource {
+  const int8_t* q;        // (blocks, 8, 16, 4)
+  const float* d;         // (blocks, 16)
+  const float* s32;       // (blocks, 16)
+  const float* s16;       // (blocks, 2, 16)
+  const int32_t* sum16;   // (blocks, 2, 16)
+  int64_t blocks;
+};
+
+static inline TileSource tile_source(const ActView& x, int64_t tile, int64_t first, int64_t elems) {
+  const int64_t at = tile * (x.k / kActBlock) + first / kActBlock;
+  return {x.q + at * kActBlock * kTokenTile, x.d + at * kTokenTile,         x.s32 + at * kTokenTile,
+          x.s16 + at * 2 * kTokenTile,       x.sum16 + at * 2 * kTokenTile, elems / kActBlock};
+}
+
+// Rows [r0, r0 + kRows) of the panel times the tile, added to acc (16 rows, 16 tokens).
 template <int kGroup, bool kMin, int kRows>
-static inline void panel_times_tile(const Panel& panel, const ActView& x, int64_t tile, int r0, V* acc) {
-  const int64_t blocks = x.k / kActBlock;
+static inline void add_rows(const Panel& panel, const TileSource& x, int r0, float (*acc)[16]) {
   constexpr int kHalves = 32 / kGroup;  // groups a block
-  for (int r = 0; r < kRows; ++r) acc[r] = vzero();
-  for (int64_t b = 0; b < blocks; ++b) {
-    const int64_t at = tile * blocks + b;
-    const int8_t* q = x.q + at * kActBlock * kTokenTile;
-    const V dx = vload(x.d + at * kTokenTile);
-    const int32_t* sums = x.sum16 + at * 2 * kTokenTile;
+  V sum[kRows];
+  for (int r = 0; r < kRows; ++r) sum[r] = vload(acc[r0 + r]);
+  for (int64_t b = 0; b < x.blocks; ++b) {
+    const int8_t* q = x.q + b * kActBlock * kTokenTile;
+    const V dx = vload(x.d + b * kTokenTile);
     for (int h = 0; h < kHalves; ++h) {
-      const I half_sum = iload(sums + h * kTokenTile);
-      const I start = dot_start(kGroup == 32 ? iadd(half_sum, iload(sums + kTokenTile)) : half_sum);
-      const V s = kGroup == 32 ? vload(x.s32 + at * kTokenTile) : vload(x.s16 + (at * 2 + h) * kTokenTile);
+      const I half_sum = iload(x.sum16 + (b * 2 + h) * kTokenTile);
+      const I start = dot_start(kGroup == 32 ? iadd(half_sum, iload(x.sum16 + (b * 2 + 1) * kTokenTile)) : half_sum);
+      const V s = kGroup == 32 ? vload(x.s32 + b * kTokenTile) : vload(x.s16 + (b * 2 + h) * kTokenTile);
       const int64_t scales = (b * kHalves + h) * kRowTile + r0;
       for (int r = 0; r < kRows; ++r) {
         const uint8_t* w = panel.q + (b * kRowTile + r0 + r) * 32 + h * 16;
-        I sum = start;
+        I dot = start;
         for (int quad = 0; quad < kGroup / 4; ++quad) {
-          sum = dot_quad(sum, w + quad * 4, q + (h * 4 + quad) * 4 * kTokenTile);
+          dot = dot_quad(dot, w + quad * 4, q + (h * 4 + quad) * 4 * kTokenTile);
         }
-        acc[r] = vfma(vmul(vset1(panel.d[scales + r]), dx), vfromi(sum), acc[r]);
-        if (kMin) acc[r] = vfma(vset1(panel.m[scales + r]), s, acc[r]);
+        sum[r] = vfma(vmul(vset1(panel.d[scales + r]), dx), vfromi(dot), sum[r]);
+        if (kMin) sum[r] = vfma(vset1(panel.m[scales + r]), s, sum[r]);
       }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) vstore(acc[r0 + r], sum[r]);
+}
+
+template <int kGroup, bool kMin>
+static void add_tile(const Panel& panel, const TileSource& x, float (*acc)[16]) {
+  constexpr int kRows = 8;
+  for (int r0 = 0; r0 < kRowTile; r0 += kRows) add_rows<kGroup, kMin, kRows>(panel, x, r0, acc);
+}
+
+// acc is (row, token); y wants rows side by side for each token.
+static inline void write_tile(const float (*acc)[16], int rows, int64_t tokens, float* y, int64_t y_stride) {
+  V columns[16];
+  for (int r = 0; r < 16; ++r) columns[r] = vload(acc[r]);
+  vtranspose(columns);
+  for (int64_t t = 0; t < tokens; ++t) vstore_n(y + t * y_stride, columns[t], rows);
+}
+
+}  // namespace stoke::kernels::STOKE_ISA
+
+// An instruction set may bring its own packing and its own tile product: it defines STOKE_PACK_PANEL and STOKE_ADD_TILE
+// (function template names) in the header STOKE_GEMM_HEADER.
+#ifdef STOKE_GEMM_HEADER
+#include STOKE_GEMM_HEADER
+#endif
+#ifndef STOKE_PACK_PANEL
+#define STOKE_PACK_PANEL pack_panel
+#endif
+#ifndef STOKE_ADD_TILE
+#define STOKE_ADD_TILE add_tile
+#endif
+#ifndef STOKE_GEMM_SESSION
+// Something to hold while tile products run on this thread.
+#define STOKE_GEMM_SESSION(group) static_cast<void>(0)
+#endif
+
+namespace stoke::kernels::STOKE_ISA {
+
+// Up to kPanels panels of rows times up to kBatchTokens tokens.
+template <typename Block>
+static void gemm_block(const MatmulArgs& a, GemmScratch& scratch) {
+  using T = BlockTraits<Block>;
+  const int64_t tiles = (a.x.tokens + kTokenTile - 1) / kTokenTile;
+  const int64_t rows = a.w.rows.size();
+  const int panels = static_cast<int>((rows + kRowTile - 1) / kRowTile);
+  auto count = [&](int p) { return static_cast<int>(rows - p * kRowTile < kRowTile ? rows - p * kRowTile : kRowTile); };
+  for (int p = 0; p < panels; ++p) std::memset(scratch.acc[p], 0, static_cast<size_t>(tiles) * sizeof scratch.acc[0][0]);
+  for (int64_t first = 0; first < a.w.cols; first += kChunk) {
+    const int64_t elems = a.w.cols - first < kChunk ? a.w.cols - first : kChunk;
+    for (int p = 0; p < panels; ++p) {
+      const std::byte* source = a.w.data + static_cast<size_t>(p * kRowTile) * a.w.row_bytes;
+      STOKE_PACK_PANEL<Block>({source, a.w.row_bytes, count(p), first, elems}, scratch.panel[p]);
+    }
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const TileSource x = tile_source(a.x, tile, first, elems);
+      for (int p = 0; p < panels; ++p) STOKE_ADD_TILE<T::kGroup, T::kMin>(scratch.panel[p], x, scratch.acc[p][tile]);
+    }
+  }
+  for (int64_t tile = 0; tile < tiles; ++tile) {
+    const int64_t t0 = tile * kTokenTile;
+    const int64_t tokens = a.x.tokens - t0 < kTokenTile ? a.x.tokens - t0 : kTokenTile;
+    for (int p = 0; p < panels; ++p) {
+      write_tile(scratch.acc[p][tile], count(p), tokens, a.y + t0 * a.y_stride + p * kRowTile, a.y_stride);
     }
   }
 }
 
-// Writes lanes (tokens) of rows [row, row + rows) to y.
-static inline void scatter_tile(const MatmulArgs& a, int64_t tile, int64_t row, int rows, const V* acc) {
-  float lanes[16];
-  const int64_t t0 = tile * kTokenTile;
-  const int64_t count = a.x.tokens - t0 < kTokenTile ? a.x.tokens - t0 : kTokenTile;
-  for (int r = 0; r < rows; ++r) {
-    vstore(lanes, acc[r]);
-    for (int64_t t = 0; t < count; ++t) a.y[(t0 + t) * a.y_stride + row + r] = lanes[t];
-  }
+// The part of the activations that starts at token t0, a multiple of 16.
+static inline ActView acts_from(const ActView& x, int64_t t0, int64_t tokens) {
+  const int64_t at = t0 / kTokenTile * (x.k / kActBlock);
+  ActView part = x;
+  part.tokens = tokens;
+  part.q += at * kActBlock * kTokenTile;
+  part.d += at * kTokenTile;
+  part.s32 += at * kTokenTile;
+  part.s16 += at * 2 * kTokenTile;
+  part.sum16 += at * 2 * kTokenTile;
+  return part;
 }
 
 template <typename Block>
 static void gemm(const MatmulArgs& a) {
-  using T = BlockTraits<Block>;
-  constexpr int kRows = 8;
-  const Panel panel = carve_panel(a.scratch, a.w.cols);
-  const int64_t tiles = (a.x.tokens + kTokenTile - 1) / kTokenTile;
-  const int64_t rows = a.w.rows.size();
-  for (int64_t row = 0; row < rows; row += kRowTile) {
-    const int count = static_cast<int>(rows - row < kRowTile ? rows - row : kRowTile);
-    pack_panel<Block>(a.w.data + static_cast<size_t>(row) * a.w.row_bytes, a.w.row_bytes, count, a.w.cols, panel);
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      for (int r0 = 0; r0 < count; r0 += kRows) {
-        V acc[kRows];
-        panel_times_tile<T::kGroup, T::kMin, kRows>(panel, a.x, tile, r0, acc);
-        scatter_tile(a, tile, row + r0, count - r0 < kRows ? count - r0 : kRows, acc);
-      }
+  STOKE_GEMM_SESSION(BlockTraits<Block>::kGroup);
+  auto& scratch = *static_cast<GemmScratch*>(a.scratch);
+  for (int64_t t0 = 0; t0 < a.x.tokens; t0 += kBatchTokens) {
+    const int64_t tokens = a.x.tokens - t0 < kBatchTokens ? a.x.tokens - t0 : kBatchTokens;
+    for (int64_t row = 0; row < a.w.rows.size(); row += kPanels * kRowTile) {
+      MatmulArgs part = a;
+      part.x = acts_from(a.x, t0, tokens);
+      const int64_t left = a.w.rows.size() - row;
+      part.w.rows = {a.w.rows.begin + row, a.w.rows.begin + row + (left < kPanels * kRowTile ? left : kPanels * kRowTile)};
+      part.w.data += static_cast<size_t>(row) * a.w.row_bytes;
+      part.y += t0 * a.y_stride + row;
+      gemm_block<Block>(part, scratch);
     }
   }
 }

@@ -7,12 +7,19 @@
 
 namespace stoke::kernels::STOKE_ISA {
 
+// An instruction set with a product of its own for one token says so by STOKE_GEMV.
+#ifdef STOKE_GEMV
+template <typename Block> static void run_gemv(const MatmulArgs& a) { STOKE_GEMV<Block>(a); }
+#else
+template <typename Block> static void run_gemv(const MatmulArgs& a) { gemv<Block>(a); }
+#endif
+
 static void matmul(const MatmulArgs& a) {
   if (is_float(a.w.type)) return matmul_float(a);
   with_block_type(a.w.type, [&](auto* tag) {
     using Block = std::remove_const_t<std::remove_pointer_t<decltype(tag)>>;
     if (a.x.tokens == 1) {
-      gemv<Block>(a);
+      run_gemv<Block>(a);
     } else {
       gemm<Block>(a);
     }

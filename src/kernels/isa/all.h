@@ -5,11 +5,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "kernels/generic/unpack.h"
 #include "kernels/generic/quantize_acts.h"
 #include "kernels/generic/gemv.h"
+#ifdef STOKE_GEMV
+#include STOKE_GEMV_HEADER
+#endif
 #include "kernels/generic/gemm.h"
 #include "kernels/generic/matmul_float.h"
 #include "kernels/generic/matmul.h"
+#include "kernels/generic/elementwise.h"
+#include "kernels/generic/attention.h"
 #include "kernels/generic/table.h"

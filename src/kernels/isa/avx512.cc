@@ -1,5 +1,8 @@
 // The kernel table for avx512. Compiled with that instruction set's flags (see kernels/CMakeLists.txt).
 #define STOKE_ISA avx512
+#define STOKE_GEMM_HEADER "kernels/isa/gemm_avx512.h"
+#define STOKE_GEMV gemv_avx512
+#define STOKE_GEMV_HEADER "kernels/isa/gemv_avx512.h"
 #include "kernels/isa/vec16_avx512.h"
 #include "kernels/isa/dot_avx512.h"
 #include "kernels/isa/all.h"

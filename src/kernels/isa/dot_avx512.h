@@ -9,7 +9,11 @@
 
 namespace stoke::kernels::STOKE_ISA {
 
+#ifdef STOKE_SIGNED_PANELS
+static constexpr uint8_t kWeightXor = 0;
+#else
 static constexpr uint8_t kWeightXor = 0x80;
+#endif
 
 static inline I dot_start(I sum) { return _mm512_sub_epi32(_mm512_setzero_si512(), _mm512_slli_epi32(sum, 7)); }
 

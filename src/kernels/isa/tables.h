@@ -9,6 +9,7 @@ extern const Kernels k_portable;
 #if defined(__x86_64__)
 extern const Kernels k_avx2;
 extern const Kernels k_avx512;
+extern const Kernels k_amx;
 #elif defined(__aarch64__)
 extern const Kernels k_neon;
 #endif

@@ -10,6 +10,7 @@ namespace stoke::kernels::STOKE_ISA {
 
 struct V { __m256 lo, hi; };
 struct I { __m256i lo, hi; };
+constexpr int kVRegisters = 8;
 
 static inline V vload(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
 static inline void vstore(float* p, V v) { _mm256_storeu_ps(p, v.lo); _mm256_storeu_ps(p + 8, v.hi); }
@@ -73,6 +74,20 @@ static inline float vmaxv(V v) {
   const __m128 h4 = _mm_max_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
   const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
   return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
+}
+
+// Transposes sixteen vectors in place.
+static inline void vtranspose(V* rows) {
+  alignas(32) float t[16][16];
+  for (int r = 0; r < 16; ++r) vstore(t[r], rows[r]);
+  for (int r = 0; r < 16; ++r) {
+    for (int c = 0; c < r; ++c) {
+      const float x = t[r][c];
+      t[r][c] = t[c][r];
+      t[c][r] = x;
+    }
+  }
+  for (int r = 0; r < 16; ++r) rows[r] = vload(t[r]);
 }
 
 static inline __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }

@@ -9,6 +9,7 @@ namespace stoke::kernels::STOKE_ISA {
 
 using V = __m512;
 using I = __m512i;
+constexpr int kVRegisters = 32;
 
 static inline V vload(const float* p) { return _mm512_loadu_ps(p); }
 static inline void vstore(float* p, V v) { _mm512_storeu_ps(p, v); }
@@ -53,6 +54,36 @@ static inline float vmaxv(V v) {
   const __m128 h4 = _mm_max_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
   const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
   return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
+}
+
+// Transposes sixteen vectors in place: 32-bit and 64-bit unpacks inside 128-bit parts, then two rounds of part shuffles.
+static inline void vtranspose(V* rows) {
+  V t[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_ps(rows[i], rows[i + 1]);
+    t[i + 1] = _mm512_unpackhi_ps(rows[i], rows[i + 1]);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; i += 4) {
+    const __m512d a = _mm512_castps_pd(t[i]), b = _mm512_castps_pd(t[i + 1]);
+    const __m512d c = _mm512_castps_pd(t[i + 2]), d = _mm512_castps_pd(t[i + 3]);
+    rows[i] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    rows[i + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    rows[i + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    rows[i + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 4; ++i) {
+    const V a = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0x88), b = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0x88);
+    const V c = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0xdd), d = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0xdd);
+    t[i] = _mm512_shuffle_f32x4(a, b, 0x88);
+    t[i + 8] = _mm512_shuffle_f32x4(a, b, 0xdd);
+    t[i + 4] = _mm512_shuffle_f32x4(c, d, 0x88);
+    t[i + 12] = _mm512_shuffle_f32x4(c, d, 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) rows[i] = t[i];
 }
 
 static inline I iload(const int32_t* p) { return _mm512_loadu_si512(p); }

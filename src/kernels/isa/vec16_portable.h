@@ -17,6 +17,8 @@ namespace stoke::kernels::STOKE_ISA {
 
 struct V { float x[16]; };
 struct I { int32_t x[16]; };
+// V values that fit the register file: how wide a register block may be.
+constexpr int kVRegisters = 4;
 
 #define STOKE_LANES for (int l = 0; l < 16; ++l)
 
@@ -55,6 +57,17 @@ static inline float vmaxv(V v) {
     for (int l = 0; l < step; ++l) v.x[l] = v.x[l] > v.x[l + step] ? v.x[l] : v.x[l + step];
   }
   return v.x[0];
+}
+
+// Transposes sixteen vectors in place.
+static inline void vtranspose(V* rows) {
+  for (int r = 0; r < 16; ++r) {
+    for (int c = 0; c < r; ++c) {
+      const float t = rows[r].x[c];
+      rows[r].x[c] = rows[c].x[r];
+      rows[c].x[r] = t;
+    }
+  }
 }
 
 static inline I iload(const int32_t* p) { I r; std::memcpy(r.x, p, sizeof r.x); return r; }

@@ -1,0 +1,91 @@
+// The tile product on AMX: sixteen rows times sixteen tokens times one group of 16 or 32 in a single instruction.
+//
+// A tile: panel bytes, (16 rows, group). B tile: quad-interleaved activations, (group/4, 16 tokens, 4), the layout that
+// ActView already has. C tile: exact integer sums, (16 rows, 16 tokens). C goes through memory to the vector unit, where
+// scales are applied in the order of kernels.h: convert, multiply, FMA, a row each. That is 48 vector operations a tile
+// on two ports, 24 cycles, over the tile unit's 16; so C is stored one step ahead and the two overlap.
+#pragma once
+
+#include <immintrin.h>
+
+#include "kernels/isa/gemm_avx512.h"
+
+namespace stoke::kernels::STOKE_ISA {
+
+// Tile registers are configured while an object of this kind lives. 0: C; 2: A; 3: B.
+struct TileSession {
+  explicit TileSession(int group) {
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {};
+      uint8_t rows[16] = {};
+    } config;
+    const auto bytes = static_cast<uint16_t>(group);
+    config.row_bytes[0] = 64;
+    config.rows[0] = 16;
+    config.row_bytes[2] = bytes;
+    config.rows[2] = 16;
+    config.row_bytes[3] = 64;
+    config.rows[3] = static_cast<uint8_t>(group / 4);
+    _tile_loadconfig(&config);
+  }
+  ~TileSession() { _tile_release(); }
+  TileSession(const TileSession&) = delete;
+  TileSession& operator=(const TileSession&) = delete;
+};
+
+// Integer sums of one group into `out`. The processor renames tile registers, so two steps can be under way in one.
+template <int kGroup>
+static inline void tile_dot(const Panel& panel, const TileSource& x, int64_t group, int32_t (*out)[16]) {
+  constexpr int kHalves = 32 / kGroup;
+  const int64_t b = group / kHalves, h = group % kHalves;
+  _tile_loadd(2, panel.q + b * 512 + h * 16, 32);
+  _tile_loadd(3, x.q + b * 512 + h * 256, 64);
+  _tile_zero(0);
+  _tile_dpbssd(0, 2, 3);
+  _tile_stored(0, out, 64);
+}
+
+template <int kGroup, bool kMin>
+static inline void scale_tile(const Panel& panel, const TileSource& x, int64_t group, const int32_t (*dots)[16], V* sum) {
+  constexpr int kHalves = 32 / kGroup;
+  const V dx = vload(x.d + group / kHalves * kTokenTile);
+  const V s = vload(kGroup == 32 ? x.s32 + group * kTokenTile : x.s16 + group * kTokenTile);
+  const float* d = panel.d + group * kRowTile;
+  const float* m = panel.m + group * kRowTile;
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) {
+    sum[r] = vfma(vmul(vset1(d[r]), dx), vfromi(iload(dots[r])), sum[r]);
+    if constexpr (kMin) sum[r] = vfma(vset1(m[r]), s, sum[r]);
+  }
+}
+
+template <int kGroup, bool kMin>
+static void add_tile_amx(const Panel& panel, const TileSource& x, float (*acc)[16]) {
+  alignas(64) int32_t dots[4][16][16];
+  const int64_t groups = x.blocks * 32 / kGroup;
+  V sum[16];
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) sum[r] = vload(acc[r]);
+  // Two steps ahead: stores of a tile must have left for the cache before the vector unit reads them.
+  tile_dot<kGroup>(panel, x, 0, dots[0]);
+  if (groups > 1) tile_dot<kGroup>(panel, x, 1, dots[1]);
+  int64_t g = 0;
+  for (; g + 4 <= groups; g += 2) {
+    tile_dot<kGroup>(panel, x, g + 2, dots[(g + 2) & 3]);
+    scale_tile<kGroup, kMin>(panel, x, g, dots[g & 3], sum);
+    tile_dot<kGroup>(panel, x, g + 3, dots[(g + 3) & 3]);
+    scale_tile<kGroup, kMin>(panel, x, g + 1, dots[(g + 1) & 3], sum);
+  }
+  for (; g < groups; ++g) {
+    if (g + 2 < groups) tile_dot<kGroup>(panel, x, g + 2, dots[(g + 2) & 3]);
+    scale_tile<kGroup, kMin>(panel, x, g, dots[g & 3], sum);
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < 16; ++r) vstore(acc[r], sum[r]);
+}
+
+}  // namespace stoke::kernels::STOKE_ISA
+
+#define STOKE_ADD_TILE add_tile_amx
+#define STOKE_GEMM_SESSION(group) const TileSession tile_session(group)

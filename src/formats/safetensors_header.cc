@@ -114,6 +114,7 @@ Status type_of(const std::string& dtype, TensorEntry* out, uint64_t* bytes) {
     out->type = find_dtype(dtype)->type;
     return tensor_bytes(out->type, out->shape, bytes);
   }
+  if (dtype.empty()) return Status(Code::kCorrupt, "has no dtype: the file is corrupt");
   return Status(Code::kUnsupported, fmt::format("has element type {}; stoke reads F32, F16, BF16 and the U8 pairs of "
                                                 "MXFP4: fetch the model in one of these, or as GGUF",
                                                 shown(dtype)));

@@ -102,7 +102,7 @@ struct Kernels {
 };
 
 // What the batched products of quantised weights need, whatever the shape.
-inline constexpr size_t kScratchFixedBytes = 256 * 1024;
+inline constexpr size_t kScratchFixedBytes = 384 * 1024;
 size_t scratch_bytes(int64_t cols);
 
 // The table for an instruction set by name ("portable", "avx2", "avx512", "amx", "neon"); null when this build does

@@ -1,8 +1,9 @@
 // Products of quantised weights with a batch of tokens.
 //
-// Rows are unpacked sixteen at a time into a panel, kChunk elements deep, once for all tokens; two panels (32 rows) and
-// one tile of 16 tokens (the lanes) then meet while they fit the first-level cache. Accumulators rest in scratch between
-// chunks, so the order of summation (kernels.h) is untouched. No second copy of the weights is ever kept.
+// Rows are unpacked sixteen at a time into panels, kChunk elements deep, once for all tokens. Loops are cut so that two
+// panels and one tile of 16 tokens (the lanes) meet in the first-level cache, and kPanels panels with that depth of all
+// activations in the second. Accumulators rest in scratch between chunks, so the order of summation (kernels.h) is
+// untouched. No second copy of the weights is ever kept.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -10,7 +11,8 @@
 namespace stoke::kernels::STOKE_ISA {
 
 static constexpr int64_t kChunk = 512;        // elements of k a panel is deep
-static constexpr int kPanels = 2;             // panels side by side
+static constexpr int kPanels = 8;             // panels unpacked together: 128 rows
+static constexpr int kNearPanels = 2;         // panels that stay in the first-level cache
 static constexpr int64_t kBatchTokens = 512;  // tokens whose accumulators scratch can hold
 
 // Sixteen unpacked rows, at most kChunk deep. Groups are 16 or 32 long.
@@ -79,7 +81,8 @@ static inline TileSource tile_source(const ActView& x, int64_t tile, int64_t fir
 template <int kGroup, bool kMin, int kRows>
 static inline void add_rows(const Panel& panel, const TileSource& x, int r0, float (*acc)[16]) {
   constexpr int kHalves = 32 / kGroup;  // groups a block
-  V sum[kRows];
+  V sum[kRows];  // in registers: the loops over rows must be unrolled
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) sum[r] = vload(acc[r0 + r]);
   for (int64_t b = 0; b < x.blocks; ++b) {
     const int8_t* q = x.q + b * kActBlock * kTokenTile;
@@ -89,9 +92,11 @@ static inline void add_rows(const Panel& panel, const TileSource& x, int r0, flo
       const I start = dot_start(kGroup == 32 ? iadd(half_sum, iload(x.sum16 + (b * 2 + 1) * kTokenTile)) : half_sum);
       const V s = kGroup == 32 ? vload(x.s32 + b * kTokenTile) : vload(x.s16 + (b * 2 + h) * kTokenTile);
       const int64_t scales = (b * kHalves + h) * kRowTile + r0;
+#pragma GCC unroll 8
       for (int r = 0; r < kRows; ++r) {
         const uint8_t* w = panel.q + (b * kRowTile + r0 + r) * 32 + h * 16;
         I dot = start;
+#pragma GCC unroll 8
         for (int quad = 0; quad < kGroup / 4; ++quad) {
           dot = dot_quad(dot, w + quad * 4, q + (h * 4 + quad) * 4 * kTokenTile);
         }
@@ -100,6 +105,7 @@ static inline void add_rows(const Panel& panel, const TileSource& x, int r0, flo
       }
     }
   }
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) vstore(acc[r0 + r], sum[r]);
 }
 
@@ -152,9 +158,12 @@ static void gemm_block(const MatmulArgs& a, GemmScratch& scratch) {
       const std::byte* source = a.w.data + static_cast<size_t>(p * kRowTile) * a.w.row_bytes;
       STOKE_PACK_PANEL<Block>({source, a.w.row_bytes, count(p), first, elems}, scratch.panel[p]);
     }
-    for (int64_t tile = 0; tile < tiles; ++tile) {
-      const TileSource x = tile_source(a.x, tile, first, elems);
-      for (int p = 0; p < panels; ++p) STOKE_ADD_TILE<T::kGroup, T::kMin>(scratch.panel[p], x, scratch.acc[p][tile]);
+    for (int p0 = 0; p0 < panels; p0 += kNearPanels) {
+      const int p1 = panels < p0 + kNearPanels ? panels : p0 + kNearPanels;
+      for (int64_t tile = 0; tile < tiles; ++tile) {
+        const TileSource x = tile_source(a.x, tile, first, elems);
+        for (int p = p0; p < p1; ++p) STOKE_ADD_TILE<T::kGroup, T::kMin>(scratch.panel[p], x, scratch.acc[p][tile]);
+      }
     }
   }
   for (int64_t tile = 0; tile < tiles; ++tile) {

@@ -1,0 +1,242 @@
+//! One tokenizer, from tokenizer.json or from a plain vocabulary.
+
+use crate::memory;
+use crate::vocab::{self, VocabTokenizer, Vocabulary};
+use aho_corasick::{AhoCorasick, MatchKind};
+use tokenizers::models::ModelWrapper;
+use tokenizers::pre_tokenizers::metaspace::PrependScheme;
+use tokenizers::tokenizer::{AddedVocabulary, OffsetReferential, OffsetType};
+use tokenizers::{
+    AddedToken, DecoderWrapper, Encoding, Model, Normalizer, PostProcessor, PreTokenizer, Result, Token, TokenizerImpl,
+};
+
+enum Inner {
+    Json(Box<tokenizers::Tokenizer>),
+    Vocab(Box<VocabTokenizer>),
+}
+
+/// How token names map to bytes.
+#[derive(Clone, Copy, PartialEq)]
+enum Spelling {
+    /// One printable character stands for each byte.
+    ByteLevel,
+    /// U+2581 stands for a blank, `<0xAB>` for a byte.
+    SentencePiece,
+    Verbatim,
+}
+
+pub struct Tokenizer {
+    inner: Inner,
+    /// The added tokens, told to leave special ones alone.
+    plain: AddedVocabulary,
+    spelling: Spelling,
+    /// The first token's leading blank stands for the start of the text, not for a blank.
+    pub strips_leading_space: bool,
+    pub prefix: Vec<u32>,
+    pub suffix: Vec<u32>,
+    pub size: usize,
+    pub memory_bytes: usize,
+}
+
+/// `<0x41>` as 0x41.
+pub fn byte_token(name: &str) -> Option<u8> {
+    let hex = name.strip_prefix("<0x")?.strip_suffix('>')?;
+    if hex.len() != 2 {
+        return None;
+    }
+    u8::from_str_radix(hex, 16).ok()
+}
+
+/// The byte that a character of the byte-level alphabet stands for: printable Latin-1 for itself, the others in order
+/// from U+0100.
+fn byte_of(c: char) -> Option<u8> {
+    let code = c as u32;
+    match code {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => Some(code as u8),
+        0x100..=0x120 => Some((code - 0x100) as u8),
+        0x121..=0x142 => Some((code - 0x121 + 0x7f) as u8),
+        0x143 => Some(0xad),
+        _ => None,
+    }
+}
+
+fn ids_of<M, N, PT, PP, D>(
+    t: &TokenizerImpl<M, N, PT, PP, D>,
+    added: &AddedVocabulary,
+    text: &str,
+    mark: Option<char>,
+) -> Result<Vec<u32>>
+where
+    M: Model,
+    N: Normalizer,
+    PT: PreTokenizer,
+    PP: PostProcessor,
+    D: tokenizers::Decoder,
+{
+    let mut parts = added.extract_and_normalize(t.get_normalizer(), text);
+    if let Some(mark) = mark {
+        parts.normalize(|part| part.replace(mark, ""))?;
+    }
+    if let Some(pre) = t.get_pre_tokenizer() {
+        pre.pre_tokenize(&mut parts)?;
+    }
+    parts.tokenize(|part| t.get_model().tokenize(part.get()))?;
+    let splits = parts.get_splits(OffsetReferential::Normalized, OffsetType::None);
+    Ok(splits.iter().flat_map(|(_, _, tokens)| tokens.iter().flatten().map(|t| t.id)).collect())
+}
+
+fn spelling_of(decoder: &DecoderWrapper) -> (Spelling, bool) {
+    match decoder {
+        DecoderWrapper::ByteLevel(_) => (Spelling::ByteLevel, false),
+        DecoderWrapper::Metaspace(m) => {
+            (Spelling::SentencePiece, m.get_prepend_scheme() != PrependScheme::Never)
+        }
+        DecoderWrapper::Replace(_) | DecoderWrapper::ByteFallback(_) => (Spelling::SentencePiece, false),
+        DecoderWrapper::Strip(s) => (Spelling::Verbatim, s.content == ' ' && s.start > 0),
+        DecoderWrapper::Sequence(s) => s.get_decoders().iter().map(spelling_of).fold(
+            (Spelling::Verbatim, false),
+            |(spelling, strips), (next, next_strips)| {
+                (if spelling == Spelling::Verbatim { next } else { spelling }, strips || next_strips)
+            },
+        ),
+        _ => (Spelling::Verbatim, false),
+    }
+}
+
+impl Tokenizer {
+    /// `extra` are added tokens with wished-for ids that the file itself may lack.
+    pub fn from_json(json: &[u8], extra: Vec<AddedToken>) -> Result<Self> {
+        let before = memory::live_bytes();
+        let mut t = tokenizers::Tokenizer::from_bytes(json)?;
+        t.with_truncation(None)?;
+        t.with_padding(None);
+        t.set_encode_special_tokens(false);
+        if !extra.is_empty() {
+            t.add_tokens(extra)?;
+        }
+        if matches!(t.get_model(), ModelWrapper::BPE(bpe) if bpe.dropout.is_some()) {
+            // Left over from training: the same text must give the same tokens.
+            let mut model = t.get_model().clone();
+            if let ModelWrapper::BPE(bpe) = &mut model {
+                bpe.dropout = None;
+            }
+            t.with_model(model);
+        }
+        let (spelling, strips) = t.get_decoder().map_or((Spelling::Verbatim, false), spelling_of);
+        let (prefix, suffix) = surroundings(&t)?;
+        let largest = t.get_added_tokens_decoder().keys().max().map_or(0, |id| *id as usize + 1);
+        let size = t.get_vocab_size(true).max(largest);
+        Ok(Self::finish(Inner::Json(t.into()), spelling, strips, prefix, suffix, size, before))
+    }
+
+    pub fn from_vocabulary(v: &Vocabulary) -> Result<Self> {
+        let before = memory::live_bytes();
+        let t = vocab::build(v)?;
+        let spelling = match v.kind {
+            vocab::Kind::ByteBpe => Spelling::ByteLevel,
+            _ => Spelling::SentencePiece,
+        };
+        let size = t.get_model().size();
+        Ok(Self::finish(Inner::Vocab(t.into()), spelling, v.space_prefix, vec![], vec![], size, before))
+    }
+
+    fn finish(
+        inner: Inner,
+        spelling: Spelling,
+        strips_leading_space: bool,
+        prefix: Vec<u32>,
+        suffix: Vec<u32>,
+        size: usize,
+        before: usize,
+    ) -> Self {
+        let mut plain = match &inner {
+            Inner::Json(t) => t.get_added_vocabulary().clone(),
+            Inner::Vocab(t) => t.get_added_vocabulary().clone(),
+        };
+        plain.set_encode_special_tokens(true);
+        let memory_bytes = memory::live_bytes().saturating_sub(before);
+        Self { inner, plain, spelling, strips_leading_space, prefix, suffix, size, memory_bytes }
+    }
+
+    fn added(&self) -> &AddedVocabulary {
+        match &self.inner {
+            Inner::Json(t) => t.get_added_vocabulary(),
+            Inner::Vocab(t) => t.get_added_vocabulary(),
+        }
+    }
+
+    /// The tokens of `text`, nothing put before or after. `mark` is a character that hides special-token text from
+    /// being taken for a token; it is taken out before anything else looks at the text.
+    pub fn encode(&self, text: &str, parse_special: bool, mark: Option<char>) -> Result<Vec<u32>> {
+        let added = if parse_special { self.added() } else { &self.plain };
+        match &self.inner {
+            Inner::Json(t) => ids_of(t, added, text, mark),
+            Inner::Vocab(t) => ids_of(t, added, text, mark),
+        }
+    }
+
+    pub fn id(&self, name: &str) -> Option<u32> {
+        match &self.inner {
+            Inner::Json(t) => t.token_to_id(name),
+            Inner::Vocab(t) => t.token_to_id(name),
+        }
+    }
+
+    pub fn is_special(&self, id: u32) -> bool {
+        self.added().get_added_tokens_decoder().get(&id).is_some_and(|t| t.special)
+    }
+
+    fn name(&self, id: u32) -> Option<String> {
+        match &self.inner {
+            Inner::Json(t) => t.id_to_token(id),
+            Inner::Vocab(t) => t.get_model().name(id).map(str::to_owned),
+        }
+    }
+
+    /// The bytes that a token stands for; none for an id that is no token.
+    pub fn bytes(&self, id: u32) -> Vec<u8> {
+        if let Some(token) = self.added().get_added_tokens_decoder().get(&id) {
+            return self.added_bytes(&token.content);
+        }
+        let Some(name) = self.name(id) else { return Vec::new() };
+        match self.spelling {
+            Spelling::Verbatim => name.into_bytes(),
+            Spelling::ByteLevel => {
+                let bytes: Option<Vec<u8>> = name.chars().map(byte_of).collect();
+                bytes.unwrap_or_else(|| name.into_bytes())
+            }
+            Spelling::SentencePiece => match byte_token(&name) {
+                Some(b) => vec![b],
+                None => name.replace('\u{2581}', " ").into_bytes(),
+            },
+        }
+    }
+
+    fn added_bytes(&self, content: &str) -> Vec<u8> {
+        match self.spelling {
+            Spelling::SentencePiece => content.replace('\u{2581}', " ").into_bytes(),
+            _ => content.as_bytes().to_vec(),
+        }
+    }
+
+    /// The text of every special token.
+    pub fn special_texts(&self) -> Vec<String> {
+        let tokens = self.added().get_added_tokens_decoder();
+        tokens.values().filter(|t| t.special && !t.content.is_empty()).map(|t| t.content.clone()).collect()
+    }
+}
+
+/// Finds these texts, the leftmost first, the longest among those.
+pub fn matcher(texts: &[String]) -> Result<AhoCorasick> {
+    Ok(AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(texts)?)
+}
+
+/// What the post-processor puts before and after a text.
+fn surroundings(t: &tokenizers::Tokenizer) -> Result<(Vec<u32>, Vec<u32>)> {
+    const TEXT: u32 = u32::MAX;
+    let text = Encoding::from_tokens(vec![Token::new(TEXT, String::from("x"), (0, 1))], 0);
+    let done = t.post_process(text, None, true)?;
+    let ids = done.get_ids();
+    let at = ids.iter().position(|id| *id == TEXT).ok_or("the post-processor drops text")?;
+    Ok((ids[..at].to_vec(), ids[at + 1..].to_vec()))
+}

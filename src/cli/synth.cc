@@ -1,0 +1,149 @@
+// stoke synth: writes a random model of a named or given shape, for measuring speed (formats/synth.h).
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <cstdio>
+
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+#include "formats/synth.h"
+
+namespace stoke::cli {
+namespace {
+
+// Sizes of 0 and empty texts mean: not given, so the shape's own stand.
+struct SynthFlags {
+  std::string shape;
+  std::string arch;
+  std::string output;
+  std::string type = "q4_0";
+  std::string ffn_act;
+  uint64_t seed = 0;
+  int64_t layers = 0;
+  int64_t dim = 0;
+  int64_t ffn = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t vocab = 0;
+  int64_t experts = 0;
+  int64_t experts_used = 0;
+  int64_t context = 0;
+  bool tied = false;
+  bool json = false;
+  bool quiet = false;
+};
+
+Result<formats::SynthShape> shape_of(const SynthFlags& flags) {
+  formats::SynthShape shape;
+  if (flags.shape.empty()) {
+    STOKE_ASSIGN(shape, formats::free_shape(flags.arch.empty() ? "llama" : flags.arch));
+  } else {
+    auto named = formats::find_shape(flags.shape);
+    if (!named) {
+      return Status(Code::kInvalid, fmt::format("{}: no shape of that name; there are {}; or give --dim, --layers, "
+                                                "--ffn and --heads instead",
+                                                flags.shape, fmt::join(formats::shape_names(), ", ")));
+    }
+    shape = std::move(*named);
+  }
+  auto replace = [](int64_t given, int64_t* size) { *size = given == 0 ? *size : given; };
+  replace(flags.layers, &shape.layers);
+  replace(flags.dim, &shape.dim);
+  replace(flags.ffn, &shape.ffn);
+  replace(flags.heads, &shape.heads);
+  replace(flags.kv_heads, &shape.kv_heads);
+  replace(flags.head_dim, &shape.head_dim);
+  replace(flags.vocab, &shape.vocab);
+  replace(flags.experts, &shape.experts);
+  replace(flags.experts_used, &shape.experts_used);
+  replace(flags.context, &shape.context);
+  shape.tied = shape.tied || flags.tied;
+  if (!flags.ffn_act.empty()) shape.activation = flags.ffn_act;
+  STOKE_TRY(formats::complete_shape(&shape));
+  return shape;
+}
+
+void show_progress(const std::string& output, uint64_t done, uint64_t total) {
+  fmt::print(stderr, "\r{}: {} of {} ({} %)\x1b[K", output, format_size(static_cast<int64_t>(done)),
+             format_size(static_cast<int64_t>(total)), done * 100 / total);
+}
+
+void print_summary(const SynthFlags& flags, const formats::SynthSummary& summary) {
+  if (flags.json) {
+    print_json({{"output", flags.output},
+                {"parameters", summary.parameters},
+                {"tensors", summary.tensors},
+                {"weights_bytes", summary.bytes},
+                {"type", flags.type}});
+  } else if (!flags.quiet) {
+    fmt::print("{}: {} tensors, {:.1f} M parameters, {} as {}; random weights: good for measuring speed only\n",
+               flags.output, summary.tensors, static_cast<double>(summary.parameters) / 1e6,
+               format_size(static_cast<int64_t>(summary.bytes)), flags.type);
+  }
+}
+
+int run_synth(const SynthFlags& flags) {
+  Result<formats::SynthShape> shape = shape_of(flags);
+  if (!shape.ok()) return fail_usage(shape.status().message());
+  Result<formats::SynthMix> mix = formats::find_mix(flags.type);
+  if (!mix.ok()) return fail_usage(mix.status().message());
+  const bool shows = !flags.quiet && is_terminal(2);
+  const Interrupt interrupt;
+  uint64_t shown_percent = 101;
+  formats::SynthOptions options{.shape = *shape, .type = flags.type, .seed = flags.seed, .output = flags.output};
+  options.progress = [&](uint64_t done, uint64_t total) {
+    const uint64_t percent = done * 100 / total;
+    if (shows && percent != shown_percent) show_progress(flags.output, done, total);
+    shown_percent = percent;
+    return !interrupt.raised();
+  };
+  Result<formats::SynthSummary> summary = formats::write_synth(options);
+  if (shows) fmt::print(stderr, "\r\x1b[K");
+  if (!summary.ok()) {
+    const int status = fail(summary.status());
+    return summary.status().code() == Code::kCancelled ? kExitInterrupted : status;
+  }
+  print_summary(flags, *summary);
+  return 0;
+}
+
+void add_size_flags(CLI::App& verb, SynthFlags& flags) {
+  auto size = [&](const char* name, int64_t& value, const char* text) {
+    verb.add_option(name, value, text)->check(CLI::PositiveNumber)->type_name("N")->group("Sizes");
+  };
+  size("--layers", flags.layers, "layers; fewer than a named shape has cut it short");
+  size("--dim", flags.dim, "width of the residual stream");
+  size("--ffn", flags.ffn, "width of the FFN, or of one expert");
+  size("--heads", flags.heads, "attention heads");
+  size("--kv-heads", flags.kv_heads, "key and value heads (default: as many as heads)");
+  size("--head-dim", flags.head_dim, "width of a head (default: dim / heads)");
+  size("--vocab", flags.vocab, "tokens of the vocabulary (default: 32000)");
+  size("--experts", flags.experts, "experts of a layer");
+  size("--experts-used", flags.experts_used, "experts a token uses");
+  size("-c,--ctx", flags.context, "context length the file states");
+}
+
+}  // namespace
+
+void add_synth(CLI::App& app, Context& context) {
+  CLI::App* verb = app.add_subcommand("synth", "write a random model of a real shape, for measuring speed");
+  auto& flags = context.make<SynthFlags>();
+  verb->add_option("SHAPE", flags.shape,
+                   fmt::format("one of {}; absent: give sizes", fmt::join(formats::shape_names(), ", ")));
+  verb->add_option("-o,--output", flags.output, "file to write")->required()->type_name("OUT");
+  verb->add_option("--type", flags.type, fmt::format("one of {}", fmt::join(formats::mix_names(), ", ")))
+      ->type_name("TYPE")
+      ->capture_default_str();
+  verb->add_option("-s,--seed", flags.seed, "the same seed gives the same bytes")->type_name("N");
+  verb->add_option("--arch", flags.arch, "llama, qwen3, qwen3moe or gemma3, where no shape is named")->type_name("NAME");
+  verb->add_option("--ffn-act", flags.ffn_act, "activation the file states, as relu or drelu")->type_name("NAME");
+  verb->add_flag("--tied", flags.tied, "the embedding is the output matrix, too");
+  verb->add_flag("--json", flags.json, "print the result as JSON");
+  verb->add_flag("-q,--quiet", flags.quiet, "print nothing but failures");
+  add_size_flags(*verb, flags);
+  verb->callback([&flags, &context] { context.run([&flags] { return run_synth(flags); }); });
+}
+
+}  // namespace stoke::cli

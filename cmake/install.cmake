@@ -1,13 +1,16 @@
 # What `cmake --install` puts where, and the Debian packages that cpack makes of it. Two components:
 #   program  the stoke command                                    -> package stoke
 #   dev      libstoke.a, the public headers, the CMake package    -> package libstoke-dev
-# Requires: target stoke; STOKE_TEXT_ARCHIVE, the Rust static library that libstoke needs beside it.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-if(TARGET stoke_program)
-  install(TARGETS stoke_program RUNTIME COMPONENT program)
+# A cross build may have no Rust library, and then neither engine nor program: nothing to install.
+if(NOT TARGET stoke_text OR NOT TARGET stoke_program)
+  return()
 endif()
+get_target_property(STOKE_TEXT_ARCHIVE stoke_text IMPORTED_LOCATION)
+
+install(TARGETS stoke_program RUNTIME COMPONENT program)
 install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT program)
 
 install(TARGETS stoke ARCHIVE COMPONENT dev)
@@ -16,6 +19,10 @@ install(DIRECTORY include/stoke DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONEN
 
 # The package is written by hand rather than exported: an export would name every private target of this build.
 get_filename_component(STOKE_TEXT_ARCHIVE_NAME ${STOKE_TEXT_ARCHIVE} NAME)
+set(STOKE_LINK_LIBRARIES "fmt::fmt;xxhash;Threads::Threads;${CMAKE_DL_LIBS}")
+if(LIBURING_FOUND)
+  list(APPEND STOKE_LINK_LIBRARIES uring)
+endif()
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/stoke)
 configure_package_config_file(cmake/stokeConfig.cmake.in ${CMAKE_BINARY_DIR}/stokeConfig.cmake
                               INSTALL_DESTINATION ${package_dir}
@@ -42,5 +49,5 @@ set(CPACK_DEBIAN_PROGRAM_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_DEV_PACKAGE_NAME libstoke-dev)
 set(CPACK_DEBIAN_DEV_PACKAGE_SECTION libdevel)
 set(CPACK_DEBIAN_DEV_PACKAGE_SHLIBDEPS OFF)
-set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "libfmt-dev, libxxhash-dev")
+set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "libfmt-dev, libxxhash-dev, liburing-dev")
 include(CPack)

@@ -5,6 +5,8 @@
 // than asked: the caller computes those, releases, and asks again from lease.rows.end. Embedding rows are fetched singly.
 // Thread role: the control thread only; the leased bytes may be read by any worker until release.
 // Ownership: the source owns the bytes; they stay valid and unchanged while leased.
+// The forward pass holds at most kMaxLeases leases at once: a source that can hold one row block of that many matrices
+// always makes progress.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +17,8 @@
 #include "tensor/matrix.h"
 
 namespace stoke::model {
+
+inline constexpr int kMaxLeases = 16;
 
 // Index into the source's table of matrices.
 struct MatrixId {

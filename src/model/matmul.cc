@@ -1,0 +1,208 @@
+#include "model/matmul.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/check.h"
+
+namespace stoke::model {
+namespace {
+
+// Rows a worker takes at once. A prompt's block keeps up's rows of all its tokens in the cache; a single token's block
+// is large enough that taking it costs nothing beside reading it.
+constexpr int64_t kPromptBlockRows = 64;
+constexpr int64_t kTokenBlockRows = 1024;
+constexpr int64_t kTokenBlockBytes = 64 << 10;
+
+int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+size_t align(size_t bytes) { return (bytes + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment; }
+
+size_t worker_bytes(int64_t cols) { return align(kernels::scratch_bytes(cols)); }
+
+int64_t up_floats(int64_t max_tokens) { return std::max(max_tokens * kPromptBlockRows, kTokenBlockRows); }
+
+RowsView cut(const RowsView& view, RowRange rows) {
+  RowsView out = view;
+  out.rows = rows;
+  out.data = view.data + static_cast<size_t>(rows.begin - view.rows.begin) * view.row_bytes;
+  return out;
+}
+
+// Enough blocks that the threads end together, large enough to be worth taking.
+int64_t block_rows(int64_t all_rows, int64_t tokens, size_t row_bytes, int threads) {
+  if (tokens > 1) {
+    const int64_t even = round_up(all_rows / (int64_t{16} * threads), kernels::kRowTile);
+    return std::clamp(even, kernels::kRowTile, kPromptBlockRows);
+  }
+  const int64_t even = round_up(all_rows / (int64_t{4} * threads), kernels::kRowTile);
+  const int64_t big = round_up(kTokenBlockBytes / static_cast<int64_t>(row_bytes) + 1, kernels::kRowTile);
+  return std::clamp(std::min(even, big), kernels::kRowTile, kTokenBlockRows);
+}
+
+}  // namespace
+
+// The leased part of one product.
+struct Multiplier::Task {
+  const Product* product = nullptr;
+  RowsView w;
+  RowsView up;  // data is null where the product is not gated
+  RowRange rows;           // of the product, counted from its first row
+  int64_t first_block = 0;  // in the numbering of this run
+};
+
+Multiplier::Multiplier(const kernels::Kernels& kernels, sys::ThreadPool& threads, WeightSource& source, Limits limits)
+    : kernels_(kernels), threads_(threads), source_(source), scratch_(bytes(threads, limits)) {
+  kernel_bytes_ = worker_bytes(limits.max_cols);
+  up_floats_ = up_floats(limits.max_tokens);
+  ScratchLayout at(scratch_.data());
+  layout(at);
+}
+
+size_t Multiplier::bytes(const sys::ThreadPool& threads, Limits limits) {
+  const auto workers = static_cast<size_t>(threads.size());
+  return workers * worker_bytes(limits.max_cols) +
+         align(workers * static_cast<size_t>(up_floats(limits.max_tokens)) * sizeof(float));
+}
+
+void Multiplier::layout(ScratchLayout& at) {
+  kernel_scratch_ = at.take<std::byte>(threads_.size() * static_cast<int64_t>(kernel_bytes_));
+  up_ = at.take<float>(threads_.size() * up_floats_);
+}
+
+bool Multiplier::wants_quantized(std::span<const MatrixSlice> slices) const {
+  return std::any_of(slices.begin(), slices.end(), [this](const MatrixSlice& s) {
+    return s.valid() && !is_float(source_.matrix(s.id).type);
+  });
+}
+
+kernels::ActView Multiplier::view(const float* x, int64_t tokens, int64_t k, void* buffer, bool quantized) {
+  kernels::ActView out;
+  if (quantized) out = kernels::act_carve(buffer, tokens, k);
+  out.tokens = tokens;
+  out.k = k;
+  out.f = x;
+  out.f_stride = k;
+  return out;
+}
+
+void Multiplier::quantize(const kernels::ActView& x) {
+  if (x.q == nullptr) return;
+  threads_.parallel_for(x.tokens, kernels::kTokenTile,
+                        [&](int64_t begin, int64_t end, int) { kernels_.quantize_acts(x, begin, end); });
+}
+
+Status Multiplier::run(std::span<const Product> products, const Gating& gating) {
+  size_t at = 0;      // the product under way
+  int64_t row = 0;    // its next row
+  Status failure;
+  while (at < products.size() && failure.ok()) {
+    std::array<Task, kMaxLeases> tasks;
+    size_t count = 0;
+    int leases = 0;
+    while (at < products.size() && failure.ok()) {
+      const Product& product = products[at];
+      const bool gated = product.up.valid();
+      if (leases + 1 + (gated ? 1 : 0) > kMaxLeases) break;
+      const RowRange wanted{product.w.rows.begin + row, product.w.rows.end};
+      Result<RowsView> w = source_.acquire(product.w.id, wanted);
+      if (!w.ok()) {
+        failure = w.status();
+        break;
+      }
+      Task& task = tasks[count];
+      task.product = &product;
+      task.w = *w;
+      ++leases;
+      int64_t rows = w->rows.size();
+      if (gated) {
+        const int64_t begin = product.up.rows.begin + row;
+        Result<RowsView> up = source_.acquire(product.up.id, {begin, begin + rows});
+        if (!up.ok()) {
+          source_.release(product.w.id, *w);
+          failure = up.status();
+          break;
+        }
+        task.up = *up;
+        ++leases;
+        rows = std::min(rows, up->rows.size());
+      }
+      task.rows = {row, row + rows};
+      ++count;
+      row += rows;
+      if (row < product.w.rows.size()) break;  // the source has no more of it now: compute what there is
+      row = 0;
+      ++at;
+    }
+    if (failure.ok()) run_tasks(std::span(tasks).first(count), gating);
+    for (size_t i = 0; i < count; ++i) {
+      source_.release(tasks[i].product->w.id, tasks[i].w);
+      if (tasks[i].up.data != nullptr) source_.release(tasks[i].product->up.id, tasks[i].up);
+    }
+  }
+  return failure;
+}
+
+void Multiplier::run_tasks(std::span<const Task> tasks, const Gating& gating) {
+  int64_t all_rows = 0;
+  int64_t tokens = 1;
+  size_t row_bytes = 1;
+  for (const Task& task : tasks) {
+    all_rows += task.rows.size();
+    tokens = std::max(tokens, task.product->x.tokens);
+    row_bytes = std::max(row_bytes, task.w.row_bytes);
+  }
+  const int64_t step = block_rows(all_rows, tokens, row_bytes, threads_.size());
+  std::array<int64_t, kMaxLeases + 1> first_block{};
+  for (size_t i = 0; i < tasks.size(); ++i) {
+    first_block[i + 1] = first_block[i] + (tasks[i].rows.size() + step - 1) / step;
+  }
+  threads_.parallel_for(first_block[tasks.size()], 1, [&](int64_t begin, int64_t end, int worker) {
+    size_t i = 0;
+    for (int64_t block = begin; block < end; ++block) {
+      while (block >= first_block[i + 1]) ++i;
+      const int64_t row = tasks[i].rows.begin + (block - first_block[i]) * step;
+      run_block(tasks[i], {row, std::min(row + step, tasks[i].rows.end)}, gating, worker);
+    }
+  });
+}
+
+void Multiplier::run_block(const Task& task, RowRange rows, const Gating& gating, int worker) {
+  const Product& p = *task.product;
+  const int64_t w_row = p.w.rows.begin + rows.begin;
+  float* y = p.y + rows.begin;
+  kernels_.matmul({.w = cut(task.w, {w_row, w_row + rows.size()}),
+                   .x = p.x,
+                   .y = y,
+                   .y_stride = p.y_stride,
+                   .scratch = kernel_scratch(worker)});
+  if (p.bias != nullptr) {
+    for (int64_t t = 0; t < p.x.tokens; ++t) kernels_.add(y + t * p.y_stride, p.bias + rows.begin, rows.size());
+  }
+  if (task.up.data == nullptr) return;
+  const int64_t up_row = p.up.rows.begin + rows.begin;
+  const int64_t up_stride = rows.size();
+  float* up = up_ + worker * up_floats_;
+  DCHECK(p.x.tokens * up_stride <= up_floats_);
+  kernels_.matmul({.w = cut(task.up, {up_row, up_row + rows.size()}),
+                   .x = p.x,
+                   .y = up,
+                   .y_stride = up_stride,
+                   .scratch = kernel_scratch(worker)});
+  for (int64_t t = 0; t < p.x.tokens; ++t) {
+    if (p.up_bias != nullptr) kernels_.add(up + t * up_stride, p.up_bias + rows.begin, rows.size());
+    gate(gating, y + t * p.y_stride, up + t * up_stride, rows.size());
+  }
+}
+
+void Multiplier::gate(const Gating& gating, float* gate, const float* up, int64_t n) const {
+  switch (gating.activation) {
+    case Activation::kSilu: return kernels_.silu_mul(gate, up, n);
+    case Activation::kGelu: return kernels_.gelu_mul(gate, up, n);
+    case Activation::kRelu: return kernels_.relu_mul(gate, up, n);
+    case Activation::kDrelu: return kernels_.drelu_mul(gate, up, n);
+    case Activation::kSwigluOai: return kernels_.swiglu_oai_mul(gate, up, n, gating.alpha, gating.limit);
+  }
+}
+
+}  // namespace stoke::model

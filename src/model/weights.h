@@ -1,0 +1,73 @@
+// The weights of a model as the forward pass names them: which matrix (or rows of one) plays each role, and the small
+// vectors themselves.
+//
+// Matrices are reached through the byte door (weight_source.h) by id; a fused matrix (q, k and v in one; gate and up in
+// one; all experts of a layer) is named by row ranges of one id. Vectors (norms, biases, sinks) are FP32, owned here.
+// Thread role: const after loading. Ownership: vectors are owned; matrices belong to the WeightSource.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/config.h"
+#include "model/weight_source.h"
+
+namespace stoke::model {
+
+// Rows of a matrix that act as a matrix of their own.
+struct MatrixSlice {
+  MatrixId id;
+  RowRange rows;
+  bool valid() const { return id.valid(); }
+};
+
+// One projection of every expert: expert e is rows [first + e * step, first + e * step + rows) of the matrix.
+struct ExpertSlices {
+  MatrixId id;
+  int64_t first = 0;
+  int64_t step = 0;
+  int64_t rows = 0;
+  bool valid() const { return id.valid(); }
+  MatrixSlice expert(int64_t e) const { return {id, {first + e * step, first + e * step + rows}}; }
+};
+
+// An absent vector is empty.
+using Vector = std::vector<float>;
+
+struct DenseFfnWeights {
+  MatrixSlice gate, up;  // (ffn, dim)
+  MatrixSlice down;      // (dim, ffn)
+  Vector gate_bias, up_bias, down_bias;
+};
+
+struct MoeWeights {
+  MatrixSlice router;    // (experts, dim)
+  Vector router_bias;    // (experts)
+  ExpertSlices gate, up;  // (expert ffn, dim) each
+  ExpertSlices down;      // (dim, expert ffn) each
+  Vector gate_bias, up_bias;  // (experts, expert ffn)
+  Vector down_bias;           // (experts, dim)
+  DenseFfnWeights shared;     // the shared expert, where the family has one
+  MatrixSlice shared_gate;    // (1, dim): the shared expert counts sigmoid(this . x); absent: fully
+};
+
+struct LayerWeights {
+  Vector attn_norm, attn_post_norm;  // (dim)
+  Vector ffn_norm, ffn_post_norm;    // (dim)
+  MatrixSlice q, k, v;               // (q_dim | kv_dim | kv_dim, dim)
+  MatrixSlice o;                     // (dim, q_dim)
+  Vector q_bias, k_bias, v_bias, o_bias;
+  Vector q_norm, k_norm;  // (head_dim): each head by itself; (q_dim | kv_dim): over the full width
+  Vector sinks;           // (heads)
+  DenseFfnWeights ffn;    // dense layers
+  MoeWeights moe;         // expert layers
+};
+
+struct Weights {
+  MatrixId embedding;  // (vocab, dim)
+  MatrixSlice head;    // (vocab, dim); the embedding's own matrix where they are tied
+  Vector output_norm;  // (dim)
+  std::vector<LayerWeights> layers;
+};
+
+}  // namespace stoke::model

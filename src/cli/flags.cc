@@ -8,7 +8,7 @@
 #include <cstring>
 #include <random>
 
-#include "sys/file.h"
+#include "sys/files.h"
 
 namespace stoke::cli {
 namespace {

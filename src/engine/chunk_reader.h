@@ -12,7 +12,7 @@
 #include "base/status.h"
 #include "engine/resident_source.h"
 #include "engine/weight_plan.h"
-#include "sys/file.h"
+#include "sys/files.h"
 #include "sys/memory.h"
 
 namespace stoke::engine {

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "sys/file.h"
+#include "sys/files.h"
 
 namespace stoke::engine {
 namespace {

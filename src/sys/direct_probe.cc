@@ -11,7 +11,7 @@
 #include <memory>
 #include <vector>
 
-#include "sys/file.h"
+#include "sys/files.h"
 
 namespace stoke::sys {
 namespace {

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "sys/file.h"
+#include "sys/files.h"
 #include "sys/proc_text.h"
 
 namespace stoke::sys {

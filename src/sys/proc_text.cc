@@ -2,7 +2,7 @@
 
 #include <charconv>
 
-#include "sys/file.h"
+#include "sys/files.h"
 
 namespace stoke::sys {
 namespace {

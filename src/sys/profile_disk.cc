@@ -9,7 +9,7 @@
 
 #include "base/check.h"
 #include "sys/clock.h"
-#include "sys/file.h"
+#include "sys/files.h"
 #include "sys/memory.h"
 #include "sys/profile.h"
 #include "sys/uring.h"

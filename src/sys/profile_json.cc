@@ -4,7 +4,7 @@
 #include <cstdlib>
 #include <nlohmann/json.hpp>
 
-#include "sys/file.h"
+#include "sys/files.h"
 #include "sys/profile.h"
 
 namespace stoke::sys {

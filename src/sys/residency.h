@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "sys/file.h"
+#include "sys/files.h"
 
 namespace stoke::sys {
 

@@ -10,7 +10,7 @@
 #include <optional>
 
 #include "base/status.h"
-#include "sys/file.h"
+#include "sys/files.h"
 
 namespace stoke::sys {
 

@@ -1,4 +1,4 @@
-#include "sys/file.h"
+#include "sys/files.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

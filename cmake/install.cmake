@@ -4,7 +4,7 @@
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
-# A cross build may have no Rust library, and then neither engine nor program: nothing to install.
+# A cross build has no Rust library, and so neither engine nor program: nothing to install.
 if(NOT TARGET stoke_text OR NOT TARGET stoke_program)
   return()
 endif()

@@ -7,7 +7,7 @@
 //   in a chunk, tile by tile ascending: m' = max(m, tile's maximum); l and acc are multiplied by exp(m - m');
 //     p = exp(score - m'); l sums p in 16 lanes (lane = position mod 16); acc = fma(p, v, acc), positions ascending
 //   chunks ascending: M' = max(M, m); L = L * exp(M - M') + l * exp(m - M'); A likewise, the second product fused
-//   the first state is M = -inf, L = 0, A = 0, or with a sink M = sink, L = 1, A = 0; output = A / L
+//   the first state is M = -inf, L = 0, A = 0, or with a sink M = sink, L = 1, A = 0; output = A * (1 / L)
 // Positions that a row does not see take no part: the bits are those of a cache without them. So a row's output is a
 // function of its query and the positions it sees, whatever block, batch, chunk of prompt or thread it is computed in.
 //
@@ -97,7 +97,8 @@ struct AttentionKernels {
   // sequence and all of one chunk. A row that sees none of their positions gets m = -inf, l = 0, acc = 0.
   void (*chunk)(const AttentionBlock& block, const KvTile* tiles, int64_t first_tile, int64_t count,
                 const AttentionState& state, float* scratch);
-  // The state before the first chunk. sinks: (group) or null.
+  // The state before the first chunk. sinks: (group) or null. Without sinks, begin and merge of the first chunk are the
+  // same as the first chunk's own state.
   void (*begin)(const AttentionBlock& block, const float* sinks, const AttentionState& total);
   // total = total + state, for chunks in ascending order.
   void (*merge)(const AttentionBlock& block, const AttentionState& state, const AttentionState& total);

@@ -20,7 +20,9 @@ using kernels::kTileTokens;
 static_assert(kv::kPageTokens == kTileTokens);
 
 // Rows of a query block: enough that widening a tile to FP32 is a few percent of the work on it, few enough for L2.
-constexpr int64_t kBlockRows = 96;
+constexpr int64_t kBlockRows = 192;
+// Smaller when that keeps all threads busy, but not below this.
+constexpr int64_t kBlockRowsMin = 24;
 // Below this many blocks a thread, the context is split too.
 constexpr int64_t kBlocksPerThread = 4;
 constexpr int64_t kSplitRows = 16;
@@ -32,7 +34,7 @@ kernels::KvFormat format_of(kv::KvType type) {
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round16(int64_t n) { return ceil_div(n, 16) * 16; }
 int64_t group_of(const AttentionShape& s) { return s.heads / s.kv_heads; }
-int64_t block_queries(const AttentionShape& s) { return std::max<int64_t>(1, kBlockRows / group_of(s)); }
+int64_t most_block_queries(const AttentionShape& s) { return std::max<int64_t>(1, kBlockRows / group_of(s)); }
 int64_t split_rows(const AttentionShape& s) { return std::max(kSplitRows, group_of(s)); }
 
 // Where things lie in the scratch, in floats.
@@ -42,7 +44,7 @@ struct Scratch {
   int64_t split_state;                        // of one state in the part shared by all workers, which comes last
 
   explicit Scratch(const AttentionShape& s) {
-    const int64_t rows = block_queries(s) * group_of(s);
+    const int64_t rows = most_block_queries(s) * group_of(s);
     total = round16(rows * s.head_dim);
     chunk_state = total + kernels::attention_state_floats(rows, s.head_dim);
     chunk_scratch = chunk_state + kernels::attention_state_floats(rows, s.head_dim);
@@ -70,9 +72,9 @@ class Attention {
       : args_(args), kernels_(kernels), scratch_(args.shape), threads_(threads) {
     const AttentionShape& s = args.shape;
     int64_t newest_end = 0;
+    choose_block_queries();
     for (const SequenceRun& run : args.runs) {
-      blocks_ += ceil_div(run.count, block_queries(s));
-      most_queries_ = std::max(most_queries_, std::min(run.count, block_queries(s)));
+      most_queries_ = std::max(most_queries_, std::min(run.count, block_queries_));
       newest_end = std::max(newest_end, run.pos + run.count);
     }
     most_chunks_ = ceil_div(newest_end, kChunkTokens);
@@ -94,10 +96,12 @@ class Attention {
     const AttentionBlock block = block_of(item, part);
     const AttentionState total = kernels::attention_state(part + scratch_.total, block.rows);
     const AttentionState state = kernels::attention_state(part + scratch_.chunk_state, block.rows);
-    kernels_.begin(block, sinks_of(item), total);
+    const bool sinks = args_.shape.sinks != nullptr;
+    if (sinks) kernels_.begin(block, sinks_of(item), total);
     for (int64_t c = 0; c < item.chunks(); ++c) {
-      compute_chunk(item, block, c, state, part);
-      kernels_.merge(block, state, total);
+      const bool first = c == 0 && !sinks;
+      compute_chunk(item, block, c, first ? total : state, part);
+      if (!first) kernels_.merge(block, state, total);
     }
     kernels_.finish(block, total, output_of(item), args_.out_stride);
   }
@@ -124,16 +128,25 @@ class Attention {
   }
 
  private:
+  void choose_block_queries() {
+    const AttentionShape& s = args_.shape;
+    for (block_queries_ = most_block_queries(s);; block_queries_ = (block_queries_ + 1) / 2) {
+      blocks_ = 0;
+      for (const SequenceRun& run : args_.runs) blocks_ += ceil_div(run.count, block_queries_);
+      if (items() >= kBlocksPerThread * threads_ || block_queries_ * group_of(s) < 2 * kBlockRowsMin) return;
+    }
+  }
+
   // Later blocks see more context: they come first, so that the last work to be taken is small.
   Item item_at(int64_t index) const {
     const AttentionShape& s = args_.shape;
     int64_t block = blocks_ - 1 - index / s.kv_heads;
     const SequenceRun* run = args_.runs.data();
-    while (block >= ceil_div(run->count, block_queries(s))) block -= ceil_div((run++)->count, block_queries(s));
+    while (block >= ceil_div(run->count, block_queries_)) block -= ceil_div((run++)->count, block_queries_);
     Item item;
     item.run = run;
-    item.query = block * block_queries(s);
-    item.queries = std::min(block_queries(s), run->count - item.query);
+    item.query = block * block_queries_;
+    item.queries = std::min(block_queries_, run->count - item.query);
     item.kv_head = static_cast<int>(index % s.kv_heads);
     const int64_t pos = run->pos + item.query;
     item.oldest = s.window > 0 ? std::max<int64_t>(0, pos - s.window + 1) : 0;
@@ -195,6 +208,7 @@ class Attention {
   const AttentionKernels& kernels_;
   const Scratch scratch_;
   const int threads_;
+  int64_t block_queries_ = 0;
   int64_t blocks_ = 0;
   int64_t most_queries_ = 0;
   int64_t most_chunks_ = 0;

@@ -23,10 +23,17 @@ struct RowsF32 {
   int64_t stride;
   inline V load(int64_t row, int64_t vec) const { return vload(base + row * stride + vec * 16); }
 };
+// `ahead` bytes further on lies what is needed next: decoding is bound by how fast the cache is read from memory, and
+// the processor's own prefetching starts anew with every tile.
 struct RowsF16 {
   const uint16_t* base;
   int64_t stride;
-  inline V load(int64_t row, int64_t vec) const { return vload_f16(base + row * stride + vec * 16); }
+  int64_t ahead;
+  inline V load(int64_t row, int64_t vec) const {
+    const uint16_t* at = base + row * stride + vec * 16;
+    if (vec % 2 == 0) __builtin_prefetch(reinterpret_cast<const char*>(at) + ahead);
+    return vload_f16(at);
+  }
 };
 
 struct MicroArgs {
@@ -91,7 +98,7 @@ alignas(64) constexpr float kPositions[kTileTokens] = {0,  1,  2,  3,  4,  5,  6
                                                        32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 44, 45, 46, 47,
                                                        48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63};
 
-// Raw products to scores, unseen positions to -infinity, over vectors [vec, vec_end). Returns the maximum.
+// Raw products of a row to scores, unseen positions to -infinity, over vectors [vec, vec_end). Returns the maximum.
 static inline float finish_scores(const AttentionBlock& block, Span seen, float* s, int64_t vec, int64_t vec_end) {
   const V nothing = vset1(-__builtin_inff());
   V best = nothing;
@@ -109,6 +116,28 @@ static inline float finish_scores(const AttentionBlock& block, Span seen, float*
   return vmaxv(best);
 }
 
+// The same for a row that sees the whole tile, without a cap: what most of a prefill is.
+static inline float finish_whole_scores(float scale, float* s) {
+  V x[kTileVecs];
+  for (int i = 0; i < kTileVecs; ++i) {
+    x[i] = vmul(vload(s + i * 16), vset1(scale));
+    vstore(s + i * 16, x[i]);
+  }
+  return vmaxv(vmax(vmax(x[0], x[1]), vmax(x[2], x[3])));
+}
+
+// Scores to exp(score - m); returns sum plus their sixteen-lane sum.
+template <int kVecs>
+static inline V exponentials(float* s, float m, V sum) {
+  V p[kVecs];
+  for (int i = 0; i < kVecs; ++i) p[i] = vexp_nonpositive(vsub(vload(s + i * 16), vset1(m)));
+  for (int i = 0; i < kVecs; ++i) {
+    vstore(s + i * 16, p[i]);
+    sum = vadd(sum, p[i]);
+  }
+  return sum;
+}
+
 static inline void rescale(float* values, int64_t n, float factor) {
   for (int64_t i = 0; i < n; i += 16) vstore(values + i, vmul(vload(values + i), vset1(factor)));
 }
@@ -124,12 +153,15 @@ static void micro_block(const AttentionBlock& block, int64_t row, int64_t tile_b
   const int64_t end = visible(block, row + M - 1, tile_begin).end;
   const int64_t vec = begin / 16;
   const int64_t vec_end = (end + 15) / 16;
+  const bool whole = visible(block, row + M - 1, tile_begin).begin == 0 &&
+                     visible(block, row, tile_begin).end == kTileTokens && block.softcap == 0;
   const float* q = block.q + row * block.head_dim;
   product<M, false>({q, block.head_dim, s, kTileTokens, 0, block.head_dim}, k, vec, vec_end);
 
   for (int m = 0; m < M; ++m) {
-    const Span seen = visible(block, row + m, tile_begin);
-    const float tile_max = finish_scores(block, seen, s + m * kTileTokens, vec, vec_end);
+    const float tile_max =
+        whole ? finish_whole_scores(block.scale, s + m * kTileTokens)
+              : finish_scores(block, visible(block, row + m, tile_begin), s + m * kTileTokens, vec, vec_end);
     const float old_max = state.m[row + m];
     state.m[row + m] = tile_max > old_max ? tile_max : old_max;
     factor[m] = old_max - state.m[row + m];
@@ -139,11 +171,11 @@ static void micro_block(const AttentionBlock& block, int64_t row, int64_t tile_b
   for (int m = 0; m < M; ++m) {
     if (factor[m] != 1.0f) rescale(acc + m * padded, padded, factor[m]);
     V sum = vmul(vload(sums + (row + m) * 16), vset1(factor[m]));
-    for (int64_t i = vec; i < vec_end; ++i) {
-      float* at = s + m * kTileTokens + i * 16;
-      const V p = vexp_nonpositive(vsub(vload(at), vset1(state.m[row + m])));
-      vstore(at, p);
-      sum = vadd(sum, p);
+    float* scores = s + m * kTileTokens;
+    if (whole) {
+      sum = exponentials<kTileVecs>(scores, state.m[row + m], sum);
+    } else {
+      for (int64_t i = vec; i < vec_end; ++i) sum = exponentials<1>(scores + i * 16, state.m[row + m], sum);
     }
     vstore(sums + (row + m) * 16, sum);
   }
@@ -216,15 +248,20 @@ static inline Span rows_that_see(const AttentionBlock& block, int64_t tile_begin
   return {first * block.group, end * block.group < block.rows ? end * block.group : block.rows};
 }
 
-static void attend_tile(const AttentionBlock& block, const KvTile& tile, int64_t tile_begin,
+static inline int64_t distance(const void* from, const void* to) {
+  return reinterpret_cast<intptr_t>(to) - reinterpret_cast<intptr_t>(from);
+}
+
+// next: the tile that comes after this one.
+static void attend_tile(const AttentionBlock& block, const KvTile& tile, const KvTile& next, int64_t tile_begin,
                         const AttentionState& state, float* sums, float* wide) {
   const Span rows = rows_that_see(block, tile_begin);
   const int64_t dim = block.head_dim;
   const int64_t padded = padded_dim(dim);
   if (rows.begin == rows.end) return;
   if (block.format == KvFormat::kF16 && rows.end - rows.begin <= kMicroRows) {
-    const RowsF16 k{static_cast<const uint16_t*>(tile.k), kTileTokens};
-    const RowsF16 v{static_cast<const uint16_t*>(tile.v), padded};
+    const RowsF16 k{static_cast<const uint16_t*>(tile.k), kTileTokens, distance(tile.k, tile.v)};
+    const RowsF16 v{static_cast<const uint16_t*>(tile.v), padded, distance(tile.v, next.k)};
     return tile_rows(block, rows.begin, rows.end, tile_begin, k, v, state, sums);
   }
   float* wide_v = wide + dim * kTileTokens;
@@ -253,7 +290,8 @@ static void attention_chunk(const AttentionBlock& block, const KvTile* tiles, in
   float* wide = scratch + 16 * block.rows;
   for (int64_t r = 0; r < block.rows; ++r) vstore(sums + r * 16, vzero());
   for (int64_t i = 0; i < count; ++i) {
-    attend_tile(block, tiles[i], (first_tile + i) * kTileTokens, state, sums, wide);
+    const KvTile& next = tiles[i + 1 < count ? i + 1 : i];
+    attend_tile(block, tiles[i], next, (first_tile + i) * kTileTokens, state, sums, wide);
   }
   for (int64_t r = 0; r < block.rows; ++r) state.l[r] = vsum(vload(sums + r * 16));
 }
@@ -291,7 +329,8 @@ static void attention_finish(const AttentionBlock& block, const AttentionState& 
     float* to = out + r / block.group * out_stride + r % block.group * block.head_dim;
     const float* acc = total.acc + r * padded;
     // An unseen position can turn a zero's sign (-0 + 0 * v); adding +0 leaves one kind of zero, and so one result.
-    const auto output = [&](int64_t d) { return vadd(vdiv(vload(acc + d), vset1(total.l[r])), vzero()); };
+    const V inverse = vset1(1.0f / total.l[r]);
+    const auto output = [&](int64_t d) { return vadd(vmul(vload(acc + d), inverse), vzero()); };
     int64_t d = 0;
     for (; d + 16 <= block.head_dim; d += 16) vstore(to + d, output(d));
     if (d < block.head_dim) vstore_n(to + d, output(d), static_cast<int>(block.head_dim - d));

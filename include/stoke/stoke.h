@@ -30,6 +30,7 @@ namespace stoke {
 using CancelFlag = std::atomic<bool>;
 
 // Loading goes from 0 to 1.
+// Called by open() and, where weights arrive behind it, by the passes that wait for them; the last call says 1.
 using ProgressCallback = std::function<void(double fraction)>;
 
 struct ModelOptions {
@@ -64,6 +65,7 @@ struct MemoryReport {
   int64_t kv = 0;
   int64_t activations = 0;  // with scratch and logits
   int64_t text = 0;         // tokenizer and template
+  int64_t process = 0;      // what the process held before
   int64_t total = 0;
   int64_t budget = 0;         // the bound that total was held against
   std::string budget_source;  // how it was found: "--memory", "cgroup", "free memory"
@@ -123,7 +125,7 @@ class Tokenizer {
 
   Result<std::vector<int32_t>> encode(std::string_view text, const TokenizeOptions& options = {}) const;
   // Special tokens are left out unless asked for. Invalid UTF-8 becomes U+FFFD.
-  Result<std::string> decode(std::span<const int32_t> tokens, bool special = false) const;
+  std::string decode(std::span<const int32_t> tokens, bool special = false) const;
   bool is_eos(int32_t token) const;  // any token that ends a text or a turn
   int32_t bos() const;               // -1: the model has none
   bool adds_bos() const;             // the model asks for a BOS before a text
@@ -134,19 +136,19 @@ class Tokenizer {
   Result<std::vector<int32_t>> encode_chat(std::span<const ChatMessage> messages,
                                            const ChatOptions& options = {}) const;
 
- private:
-  friend class Model;
-  friend class Session;
-  struct Impl;
+  struct Impl;  // the library's own
   explicit Tokenizer(std::unique_ptr<Impl> impl);
+  const Impl& impl() const { return *impl_; }
+
+ private:
   std::unique_ptr<Impl> impl_;
 };
 
 // One generated token.
 struct TokenEvent {
-  int32_t id = 0;
+  int32_t id = 0;  // -1: no token, only text that had been held back, at the end
   std::string_view text;           // whole UTF-8 characters that became complete with it; may be empty
-  std::span<const float> logits;   // (vocabulary) that it was chosen from
+  std::span<const float> logits;   // (vocabulary) that it was chosen from; empty at the end
 };
 // False stops the generation.
 using TokenCallback = std::function<bool(const TokenEvent&)>;
@@ -177,7 +179,7 @@ struct Stats {
   std::string model;
   int threads = 0;
   std::string isa;
-  double load_s = 0;
+  double load_s = 0;  // until prefill could start; weights may still be arriving behind it
   double time_to_first_token_s = 0;  // of the last generation: prefill and the choice of its first token
   double prefill_tokens_per_s = 0;
   double decode_tokens_per_s = 0;
@@ -195,8 +197,9 @@ struct Stats {
   double io_stall_share = 0;
   double active_neuron_share = -1;
   double predictor_recall = -1;
-  int64_t prompt_tokens = 0;
-  int64_t generated_tokens = 0;
+  double weights_loaded_s = 0;  // until the last weight was in memory
+  int64_t prompt_tokens = 0;    // prefilled
+  int64_t generated_tokens = 0; // decoded
 };
 
 class Session;
@@ -227,10 +230,10 @@ class Model {
   Stats stats() const;
   void reset_stats();  // keeps load_s and the peaks
 
- private:
-  friend class Session;
-  struct Impl;
+  struct Impl;  // the library's own
   explicit Model(std::unique_ptr<Impl> impl);
+
+ private:
   std::unique_ptr<Impl> impl_;
 };
 
@@ -263,10 +266,11 @@ class Session {
   // Drops what does not agree with `tokens`, then appends the rest: reuse of a common beginning.
   Status extend_to(std::span<const int32_t> tokens, const CancelFlag* cancel = nullptr);
 
- private:
-  friend class Model;
-  struct Impl;
+  struct Impl;  // the library's own
   explicit Session(std::unique_ptr<Impl> impl);
+  Impl& impl() { return *impl_; }
+
+ private:
   std::unique_ptr<Impl> impl_;
 };
 

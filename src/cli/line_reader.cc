@@ -1,0 +1,107 @@
+#include "cli/line_reader.h"
+
+#include <histedit.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <clocale>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "cli/verbs.h"
+
+namespace stoke::cli {
+
+struct LineReader::Editor {
+  EditLine* line = nullptr;
+  History* history = nullptr;
+  std::string history_file;
+  bool more = false;  // inside a multi-line input
+
+  static const char* prompt(EditLine* line) {
+    void* self = nullptr;
+    el_get(line, EL_CLIENTDATA, &self);
+    return static_cast<Editor*>(self)->more ? ". " : "> ";
+  }
+};
+
+LineReader::LineReader(const std::string& history_file) {
+  if (!is_terminal(0) || !is_terminal(1)) return;
+  constexpr int kHistoryLines = 1000;
+  std::setlocale(LC_CTYPE, "");  // libedit counts columns of multi-byte characters by it
+  editor_ = std::make_unique<Editor>();
+  editor_->history_file = history_file;
+  editor_->line = el_init("stoke", stdin, stdout, stderr);
+  editor_->history = history_init();
+  HistEvent event;
+  history(editor_->history, &event, H_SETSIZE, kHistoryLines);
+  history(editor_->history, &event, H_SETUNIQUE, 1);
+  if (!history_file.empty()) history(editor_->history, &event, H_LOAD, history_file.c_str());
+  el_set(editor_->line, EL_CLIENTDATA, editor_.get());
+  el_set(editor_->line, EL_PROMPT, &Editor::prompt);
+  el_set(editor_->line, EL_EDITOR, "emacs");
+  el_set(editor_->line, EL_HIST, history, editor_->history);
+  el_set(editor_->line, EL_SIGNAL, 0);
+  el_source(editor_->line, nullptr);  // the user's ~/.editrc
+}
+
+LineReader::~LineReader() {
+  if (editor_ == nullptr) return;
+  HistEvent event;
+  if (!editor_->history_file.empty()) history(editor_->history, &event, H_SAVE, editor_->history_file.c_str());
+  history_end(editor_->history);
+  el_end(editor_->line);
+}
+
+LineReader::End LineReader::read_line(bool more, std::string* line) {
+  line->clear();
+  if (editor_ != nullptr) {
+    editor_->more = more;
+    int count = 0;
+    const char* text = el_gets(editor_->line, &count);
+    if (text == nullptr || count <= 0) return count < 0 && errno == EINTR ? End::kInterrupted : End::kEof;
+    line->assign(text, static_cast<size_t>(count));
+  } else {
+    char* text = nullptr;
+    size_t capacity = 0;
+    const ssize_t count = getline(&text, &capacity, stdin);
+    if (count > 0) line->assign(text, static_cast<size_t>(count));
+    const bool interrupted = count < 0 && errno == EINTR;
+    std::free(text);
+    if (count <= 0) return interrupted ? End::kInterrupted : End::kEof;
+  }
+  if (line->ends_with('\n')) line->pop_back();
+  return End::kLine;
+}
+
+LineReader::End LineReader::read(std::string* input) {
+  constexpr std::string_view kFence = "\"\"\"";
+  input->clear();
+  std::string line;
+  bool fenced = false;
+  for (bool more = false;; more = true) {
+    const End end = read_line(more, &line);
+    if (end == End::kEof && !input->empty()) break;
+    if (end != End::kLine) return end;
+    if (line == kFence) {
+      if (fenced) break;
+      fenced = true;
+      continue;
+    }
+    const bool goes_on = !fenced && line.ends_with('\\');
+    if (goes_on) line.pop_back();
+    *input += line;
+    if (!fenced && !goes_on) break;
+    *input += '\n';
+  }
+  if (fenced && input->ends_with('\n')) input->pop_back();
+  if (editor_ != nullptr && !input->empty()) {
+    HistEvent event;
+    history(editor_->history, &event, H_ENTER, input->c_str());
+  }
+  return End::kLine;
+}
+
+}  // namespace stoke::cli

@@ -1,0 +1,15 @@
+// What a prepared model is, for people and scripts: names, counts, types.
+// Thread role: any. Ownership: values.
+#pragma once
+
+#include <vector>
+
+#include "engine/engine.h"
+
+namespace stoke::engine {
+
+ModelInfo describe(const Prepared& prepared);
+// Tensors by stored type, most bytes first.
+std::vector<Fit::TypeShare> type_shares(const formats::ModelFile& file);
+
+}  // namespace stoke::engine

@@ -1,0 +1,99 @@
+// The engine: a model file made ready to run. Composes loader, weight source, KV pool, threads, transformer and text,
+// under one sizing of memory; Model, Session and Tokenizer (include/stoke) are thin faces of it.
+//
+// Thread role: the control thread. Ownership: everything is owned here; sessions are sequence ids in the pool.
+// Memory: taken by open(); append() and logits() allocate nothing.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/cancellable_source.h"
+#include "engine/memory_need.h"
+#include "engine/model_loader.h"
+#include "engine/resident_source.h"
+#include "engine/timings.h"
+#include "kernels/kernels.h"
+#include "kv/kv_pool.h"
+#include "model/transformer.h"
+#include "stoke/stoke.h"
+#include "sys/thread_pool.h"
+
+namespace stoke::engine {
+
+// Compute threads where the user names none: the physical cores that affinity and cgroup quota leave this process.
+int default_threads();
+
+// What a model file needs, before anything large is taken.
+struct Prepared {
+  formats::ModelFile file;
+  ModelPlan loaded;  // config, plan and vectors
+  std::unique_ptr<Tokenizer> tokenizer;
+  int64_t text_bytes = 0;
+  int64_t process_bytes = 0;
+  Sizes wanted;
+  bool batch_is_free = false;
+  ModelInfo info;
+
+  ModelSize size(const sys::ThreadPool& threads) const {
+    return {.config = &loaded.config,
+            .threads = &threads,
+            .weights_bytes = static_cast<int64_t>(loaded.plan.bytes()),
+            .text_bytes = text_bytes,
+            .process_bytes = process_bytes};
+  }
+};
+// Reads headers, small vectors and the tokenizer.
+Result<Prepared> prepare(const std::string& path, const ModelOptions& options);
+
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> open(const std::string& path, const ModelOptions& options);
+
+  const ModelInfo& info() const { return prepared_.info; }
+  const MemoryReport& memory() const { return memory_; }
+  const model::Config& config() const { return prepared_.loaded.config; }
+  const Tokenizer& tokenizer() const { return *prepared_.tokenizer; }
+  const Sizes& sizes() const { return sizes_; }
+  int threads() const { return threads_->size(); }
+  kv::KvPool& pool() { return *pool_; }
+  Timings& timings() { return timings_; }
+  Stats stats();
+
+  // Takes pages for, computes and commits the tokens of some sequences: `runs` say which rows belong to which sequence
+  // (pos is filled in here). The last states of the rows `outputs` (ascending) stay for logits().
+  // Fails with nothing committed: kContextFull, kNoMemory (no KV page left), kCancelled, or what reading weights says.
+  // Requires: tokens.size() <= sizes().batch, ids within the vocabulary.
+  Status append(std::span<const int32_t> tokens, std::span<model::SequenceRun> runs, std::span<const int64_t> outputs,
+                const CancelFlag* cancel);
+  // Logits of outputs [first, first + count) of the last append: out is (count, vocab).
+  Status logits(int64_t first, int64_t count, float* out);
+  // Room for the logits of kScoreRows rows.
+  std::span<float> score_rows() { return score_rows_; }
+
+ private:
+  Engine(Prepared prepared, std::unique_ptr<sys::ThreadPool> threads);
+  Status take_memory(const ModelOptions& options);
+  void release_reserved(std::span<const model::SequenceRun> runs);
+
+  Prepared prepared_;
+  std::unique_ptr<sys::ThreadPool> threads_;
+  const kernels::Kernels* kernels_ = nullptr;
+  Sizes sizes_;
+  MemoryReport memory_;
+  int64_t cached_before_ = 0;  // bytes of the model's files in the page cache before we read
+  TimePoint start_;
+  double open_s_ = 0;
+  Timings timings_;
+  std::vector<float> score_rows_;  // (kScoreRows, vocab)
+  std::unique_ptr<kv::KvPool> pool_;
+  std::unique_ptr<ResidentSource> source_;
+  std::unique_ptr<CancellableSource> cancellable_;
+  std::unique_ptr<model::Transformer> transformer_;
+};
+
+}  // namespace stoke::engine

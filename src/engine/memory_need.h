@@ -1,0 +1,64 @@
+// How much memory a model takes, whether that fits, and what would fit if it does not.
+//
+// Everything is sized before anything large is taken. Thread role: any. Ownership: values.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/status.h"
+#include "kv/kv_pool.h"
+#include "model/config.h"
+#include "stoke/stoke.h"
+#include "sys/thread_pool.h"
+
+namespace stoke::engine {
+
+// Rows of logits that score() holds at once.
+inline constexpr int64_t kScoreRows = 16;
+
+// What the need depends on and the options cannot change.
+struct ModelSize {
+  const model::Config* config = nullptr;
+  const sys::ThreadPool* threads = nullptr;
+  int64_t weights_bytes = 0;
+  int64_t text_bytes = 0;     // tokenizer and template, measured
+  int64_t process_bytes = 0;  // what the process held before, measured
+};
+
+// What the options can change.
+struct Sizes {
+  int64_t context = 0;
+  int64_t batch = 0;
+  int sequences = 1;
+  kv::KvType kv_type = kv::KvType::kF16;
+};
+
+// Pages for `sequences` full contexts, and one each to copy a shared page into.
+kv::PoolOptions pool_options(const model::Config& config, const Sizes& sizes);
+
+// Fills all but the budget.
+MemoryReport memory_need(const ModelSize& model, const Sizes& sizes);
+
+struct Budget {
+  int64_t bytes = 0;
+  std::string source;
+};
+// The user's bound, or what machine and cgroup leave free less a margin for others (2 %, at least 64 MiB); the smaller.
+// `held`: what this process holds already and may keep.
+Budget find_budget(int64_t wanted, int64_t held);
+
+// The sizes to use: as given, with a smaller batch where only that makes it fit and `batch_is_free`.
+// kNoMemory says how much is needed, how much there is, and what would fit.
+Result<Sizes> fit_sizes(const std::string& path, const ModelSize& model, const Sizes& wanted, bool batch_is_free,
+                        const Budget& budget);
+
+// The least at this context: Q8_0 KV and small batches.
+int64_t least_memory(const ModelSize& model, const Sizes& sizes);
+// One line on how well it fits, with what would help where it does not.
+std::string fit_advice(const ModelSize& model, const Sizes& sizes, const Budget& budget);
+
+// "3.5 GiB".
+std::string bytes_text(int64_t bytes);
+
+}  // namespace stoke::engine

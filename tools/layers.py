@@ -20,7 +20,7 @@ ALLOWED = {
     "sampling": {"base"},
     "model": {"base", "sys", "tensor", "kernels", "kv"},
     "engine": {"base", "sys", "tensor", "kernels", "formats", "kv", "text", "sampling", "model"},
-    "cli": {"base", "sys", "engine"},
+    "cli": {"base", "sys", "engine", "formats"},
 }
 # The public headers (include/stoke): the data they share with the inside is declared there, so any folder may.
 PUBLIC = "stoke"

@@ -1,4 +1,6 @@
 // stoke synth: writes a random model of a named or given shape, for measuring speed (formats/synth.h).
+#include "formats/synth.h"
+
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -7,7 +9,6 @@
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
-#include "formats/synth.h"
 
 namespace stoke::cli {
 namespace {
@@ -137,7 +138,8 @@ void add_synth(CLI::App& app, Context& context) {
       ->type_name("TYPE")
       ->capture_default_str();
   verb->add_option("-s,--seed", flags.seed, "the same seed gives the same bytes")->type_name("N");
-  verb->add_option("--arch", flags.arch, "llama, qwen3, qwen3moe or gemma3, where no shape is named")->type_name("NAME");
+  verb->add_option("--arch", flags.arch, "llama, qwen3, qwen3moe or gemma3, where no shape is named")
+      ->type_name("NAME");
   verb->add_option("--ffn-act", flags.ffn_act, "activation the file states, as relu or drelu")->type_name("NAME");
   verb->add_flag("--tied", flags.tied, "the embedding is the output matrix, too");
   verb->add_flag("--json", flags.json, "print the result as JSON");

@@ -38,31 +38,50 @@ struct Part {
 // Names of element types that exist in GGUF files and that stoke does not compute with.
 const char* foreign_type_name(uint32_t id) {
   switch (id) {
-    case 9: return "Q8_1";
-    case 15: return "Q8_K";
-    case 16: return "IQ2_XXS";
-    case 17: return "IQ2_XS";
-    case 18: return "IQ3_XXS";
-    case 19: return "IQ1_S";
-    case 21: return "IQ3_S";
-    case 22: return "IQ2_S";
-    case 24: return "I8";
-    case 25: return "I16";
-    case 26: return "I32";
-    case 27: return "I64";
-    case 28: return "F64";
-    case 29: return "IQ1_M";
-    case 34: return "TQ1_0";
-    case 35: return "TQ2_0";
-    case 40: return "NVFP4";
-    default: return "unknown";
+    case 9:
+      return "Q8_1";
+    case 15:
+      return "Q8_K";
+    case 16:
+      return "IQ2_XXS";
+    case 17:
+      return "IQ2_XS";
+    case 18:
+      return "IQ3_XXS";
+    case 19:
+      return "IQ1_S";
+    case 21:
+      return "IQ3_S";
+    case 22:
+      return "IQ2_S";
+    case 24:
+      return "I8";
+    case 25:
+      return "I16";
+    case 26:
+      return "I32";
+    case 27:
+      return "I64";
+    case 28:
+      return "F64";
+    case 29:
+      return "IQ1_M";
+    case 34:
+      return "TQ1_0";
+    case 35:
+      return "TQ2_0";
+    case 40:
+      return "NVFP4";
+    default:
+      return "unknown";
   }
 }
 
 Status check_version(const HeaderReader& reader, uint32_t version) {
   if (version == 2 || version == 3) return ok_status();
   if (__builtin_bswap32(version) == 2 || __builtin_bswap32(version) == 3) {
-    return reader.failure(Code::kUnsupported, "a big-endian GGUF file; stoke reads little-endian ones: fetch that variant");
+    return reader.failure(Code::kUnsupported,
+                          "a big-endian GGUF file; stoke reads little-endian ones: fetch that variant");
   }
   return reader.failure(Code::kUnsupported,
                         fmt::format("GGUF version {}; stoke reads 2 and 3: convert the model anew", version));
@@ -125,8 +144,8 @@ Status place_tensors(uint64_t header_end, int64_t alignment, Part* part) {
   uint64_t data = (header_end + mask) & ~mask;
   for (TensorEntry& tensor : part->tensors) {
     if (__builtin_add_overflow(tensor.extent.offset, data, &tensor.extent.offset)) {
-      return Status(Code::kCorrupt, fmt::format("{}: tensor {} begins beyond byte 2^64: the file is corrupt", part->path,
-                                                shown(tensor.name)));
+      return Status(Code::kCorrupt, fmt::format("{}: tensor {} begins beyond byte 2^64: the file is corrupt",
+                                                part->path, shown(tensor.name)));
     }
   }
   return ok_status();
@@ -167,7 +186,9 @@ Result<Part> read_part(const FileOpener& files, const std::string& path) {
   return part;
 }
 
-std::string part_suffix(int64_t number, int64_t count) { return fmt::format("-{:05d}-of-{:05d}.gguf", number + 1, count); }
+std::string part_suffix(int64_t number, int64_t count) {
+  return fmt::format("-{:05d}-of-{:05d}.gguf", number + 1, count);
+}
 
 // The name that all parts share, cut from `path`, which is part `number`.
 Result<std::string> part_stem(const std::string& path, int64_t number, int64_t count) {
@@ -212,10 +233,11 @@ Status add_split(const FileOpener& files, const std::string& named, int64_t numb
     }
     if (!part.ok()) return part.status();
     if (part->integer("split.no", -1) != i || part->integer("split.count", -1) != count) {
-      return Status(Code::kCorrupt, fmt::format("{}: by its name part {} of {}, by its metadata part {} of {}: fetch the "
-                                                "parts again",
-                                                path, i + 1, count, part->integer("split.no", -1) + 1,
-                                                part->integer("split.count", -1)));
+      return Status(
+          Code::kCorrupt,
+          fmt::format("{}: by its name part {} of {}, by its metadata part {} of {}: fetch the "
+                      "parts again",
+                      path, i + 1, count, part->integer("split.no", -1) + 1, part->integer("split.count", -1)));
     }
     STOKE_TRY(add_part(std::move(*part), model));
   }

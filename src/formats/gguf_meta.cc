@@ -25,13 +25,20 @@ Status widen(HeaderReader& reader, Out* out) {
 // An integer of any type but kU64.
 Status read_integer(HeaderReader& reader, GgufType type, int64_t* out) {
   switch (type) {
-    case GgufType::kU8: return widen<uint8_t>(reader, out);
-    case GgufType::kI8: return widen<int8_t>(reader, out);
-    case GgufType::kU16: return widen<uint16_t>(reader, out);
-    case GgufType::kI16: return widen<int16_t>(reader, out);
-    case GgufType::kU32: return widen<uint32_t>(reader, out);
-    case GgufType::kI32: return widen<int32_t>(reader, out);
-    default: return reader.number(out, kWhat);
+    case GgufType::kU8:
+      return widen<uint8_t>(reader, out);
+    case GgufType::kI8:
+      return widen<int8_t>(reader, out);
+    case GgufType::kU16:
+      return widen<uint16_t>(reader, out);
+    case GgufType::kI16:
+      return widen<int16_t>(reader, out);
+    case GgufType::kU32:
+      return widen<uint32_t>(reader, out);
+    case GgufType::kI32:
+      return widen<int32_t>(reader, out);
+    default:
+      return reader.number(out, kWhat);
   }
 }
 
@@ -89,7 +96,8 @@ Status read_array(HeaderReader& reader, MetaValue* out) {
     case GgufType::kF32:
     case GgufType::kF64:
       return read_elements<double>(count, out, [&](double* v) { return read_float(reader, type, v); });
-    case GgufType::kBool: return read_elements<bool>(count, out, [&](bool* v) { return read_bool(reader, v); });
+    case GgufType::kBool:
+      return read_elements<bool>(count, out, [&](bool* v) { return read_bool(reader, v); });
     case GgufType::kString:
       return read_elements<std::string>(
           count, out, [&](std::string* v) { return reader.string(v, kStringBytesMax, "a string of an array"); });
@@ -99,7 +107,8 @@ Status read_array(HeaderReader& reader, MetaValue* out) {
         if (*v >= 0) return ok_status();
         return reader.failure(Code::kUnsupported, "an integer of an array is above 2^63 - 1");
       });
-    default: return read_elements<int64_t>(count, out, [&](int64_t* v) { return read_integer(reader, type, v); });
+    default:
+      return read_elements<int64_t>(count, out, [&](int64_t* v) { return read_integer(reader, type, v); });
   }
 }
 
@@ -125,8 +134,10 @@ Status read_value(HeaderReader& reader, MetaValue* out) {
   GgufType type{};
   STOKE_TRY(read_type(reader, &type));
   switch (type) {
-    case GgufType::kArray: return read_array(reader, out);
-    case GgufType::kU64: return read_u64(reader, out);
+    case GgufType::kArray:
+      return read_array(reader, out);
+    case GgufType::kU64:
+      return read_u64(reader, out);
     case GgufType::kString: {
       std::string value;
       Status status = reader.string(&value, kStringBytesMax, "a metadata string");

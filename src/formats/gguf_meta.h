@@ -21,7 +21,19 @@ inline constexpr uint64_t kArrayLengthMax = uint64_t{1} << 24;
 
 // Value type numbers of the format.
 enum class GgufType : uint32_t {
-  kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64,
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64,
   kCount
 };
 

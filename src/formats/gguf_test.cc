@@ -320,7 +320,8 @@ TEST(GgufSplit, Open_NamesWhatIsMissingOrMixedUp) {
   lonely.add("p-00002-of-00002.gguf", part(2, 3, 2, "b"));
   lonely.add("q-00006-of-00002.gguf", part(5, 2, 2, "a"));
   lonely.add("r-00001-of-65535.gguf", part(0, 65535, 2, "a"));
-  expect_split_refused(lonely, "m-00001-of-00002.gguf", Code::kNotFound, "m-00002-of-00002.gguf: part 2 of 2 is missing");
+  expect_split_refused(lonely, "m-00001-of-00002.gguf", Code::kNotFound,
+                       "m-00002-of-00002.gguf: part 2 of 2 is missing");
   expect_split_refused(lonely, "renamed.gguf", Code::kInvalid, "-00001-of-00002.gguf");
   expect_split_refused(lonely, "n-00001-of-00002.gguf", Code::kCorrupt, "twice");
   expect_split_refused(lonely, "o-00001-of-00002.gguf", Code::kCorrupt, "split.tensors.count");

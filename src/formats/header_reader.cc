@@ -51,8 +51,8 @@ Status HeaderReader::string(std::string* out, uint64_t bytes_max, const char* wh
   uint64_t length = 0;
   STOKE_TRY(number(&length, what));
   if (length > bytes_max) {
-    return failure(Code::kCorrupt, fmt::format("{} claims {} bytes, more than the {} allowed: the file is corrupt", what,
-                                               length, bytes_max));
+    return failure(Code::kCorrupt, fmt::format("{} claims {} bytes, more than the {} allowed: the file is corrupt",
+                                               what, length, bytes_max));
   }
   if (length > remaining()) {
     return failure(Code::kCorrupt, fmt::format("{} claims {} bytes but {} are left: the file is cut short or corrupt; "

@@ -50,11 +50,12 @@ Status check_json_object(const std::string& path, std::string_view text, int dep
   DepthChecker checker(depth_max);
   if (nlohmann::json::sax_parse(text.begin(), text.end(), &checker)) return ok_status();
   if (checker.too_deep()) {
-    return Status(Code::kCorrupt, fmt::format("{}: JSON nested more than {} deep: not a file stoke reads", path, depth_max));
+    return Status(Code::kCorrupt,
+                  fmt::format("{}: JSON nested more than {} deep: not a file stoke reads", path, depth_max));
   }
   if (checker.position() == 0) return Status(Code::kCorrupt, fmt::format("{}: not a JSON object", path));
-  return Status(Code::kCorrupt,
-                fmt::format("{}: byte {}: not valid JSON: the file is corrupt; fetch it again", path, checker.position()));
+  return Status(Code::kCorrupt, fmt::format("{}: byte {}: not valid JSON: the file is corrupt; fetch it again", path,
+                                            checker.position()));
 }
 
 Result<std::string> read_json_object(const FileOpener& files, const std::string& path, uint64_t bytes_max) {

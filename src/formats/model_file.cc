@@ -35,15 +35,17 @@ std::string guess_kind(std::string_view head) {
     return "a GGML file, older than GGUF: fetch the model as GGUF";
   }
   if (begins("version https://git-lfs")) return "a Git LFS pointer, not the file itself: run git lfs pull";
-  if (begins("PK\x03\x04")) return "a zip archive, perhaps a PyTorch checkpoint: fetch the model as safetensors or GGUF";
+  if (begins("PK\x03\x04"))
+    return "a zip archive, perhaps a PyTorch checkpoint: fetch the model as safetensors or GGUF";
   if (begins("\x1f\x8b")) return "a gzip archive: unpack it first";
   if (begins("<")) return "an HTML or XML page, so a download went wrong: fetch it again";
   if (begins("{")) return "a JSON file: name the model's folder instead";
   if (head.size() > 8 && head[8] == '{' && head.substr(4, 4) == std::string_view("\0\0\0\0", 4)) {
     return "a safetensors file: name the folder that holds it and its config.json";
   }
-  return fmt::format("no model that stoke knows (it begins with {}): a .gguf file or a folder with config.json is wanted",
-                     shown(head.substr(0, 4)));
+  return fmt::format(
+      "no model that stoke knows (it begins with {}): a .gguf file or a folder with config.json is wanted",
+      shown(head.substr(0, 4)));
 }
 
 Result<ModelFile> open_file(const std::string& path) {
@@ -79,8 +81,8 @@ Result<ModelFile> open_folder(const std::string& path) {
   if (model.status().code() != Code::kNotFound) return model;
   std::string gguf = first_with_suffix(path, ".gguf");
   if (!gguf.empty()) {
-    return Status(Code::kNotFound, fmt::format("{} (there is a {} in it: name that file)", model.status().message(),
-                                               shown(gguf)));
+    return Status(Code::kNotFound,
+                  fmt::format("{} (there is a {} in it: name that file)", model.status().message(), shown(gguf)));
   }
   std::string pickle = first_with_suffix(path, ".bin");
   if (!pickle.empty() && model.status().message().find("config.json") == std::string::npos) {

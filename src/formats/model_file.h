@@ -46,17 +46,17 @@ using MetaArray = std::variant<std::vector<int64_t>, std::vector<double>, std::v
 using MetaValue = std::variant<int64_t, double, bool, std::string, MetaArray>;
 
 struct ModelFile {
-  std::string path;                 // what the user named
-  std::vector<std::string> files;   // full paths; Extent::file indexes them
+  std::string path;                // what the user named
+  std::vector<std::string> files;  // full paths; Extent::file indexes them
   std::vector<uint64_t> file_sizes;
-  std::string kind;                 // "gguf" or "safetensors"
+  std::string kind;                                    // "gguf" or "safetensors"
   std::map<std::string, MetaValue, std::less<>> meta;  // GGUF keys; for folders see config_json
-  std::string config_json;          // Hugging Face config.json text; empty for GGUF
-  std::string tokenizer_json;       // path of tokenizer.json; empty for GGUF
-  std::string tokenizer_config_json;  // its text; empty when absent
-  std::string generation_config_json; // its text; empty when absent
-  std::string chat_template;        // chat_template.jinja's text; empty when absent
-  std::vector<TensorEntry> tensors; // in file order
+  std::string config_json;                             // Hugging Face config.json text; empty for GGUF
+  std::string tokenizer_json;                          // path of tokenizer.json; empty for GGUF
+  std::string tokenizer_config_json;                   // its text; empty when absent
+  std::string generation_config_json;                  // its text; empty when absent
+  std::string chat_template;                           // chat_template.jinja's text; empty when absent
+  std::vector<TensorEntry> tensors;                    // in file order
 
   const TensorEntry* find(std::string_view name) const;  // null when absent
   // Typed look-ups; integers convert to double. Null/nullopt-like: return false when absent or of another type.

@@ -43,8 +43,8 @@ OutputFile::~OutputFile() {
 
 Status OutputFile::failure(const char* action) const {
   if (errno == ENOSPC || errno == EDQUOT || errno == EFBIG) {
-    return Status(Code::kNoSpace, fmt::format("{}: cannot {}: {}: make room or write elsewhere", path_, action,
-                                              strerror(errno)));
+    return Status(Code::kNoSpace,
+                  fmt::format("{}: cannot {}: {}: make room or write elsewhere", path_, action, strerror(errno)));
   }
   return Status(Code::kIo, fmt::format("{}: cannot {}: {}", path_, action, strerror(errno)));
 }

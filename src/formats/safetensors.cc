@@ -23,7 +23,8 @@ using Shards = std::map<std::string, std::vector<std::string>>;
 
 // The text of a file that may be absent: empty then.
 Result<std::string> optional_text(const FileOpener& files, const std::string& path, bool json) {
-  Result<std::string> text = json ? read_json_object(files, path, kTextBytesMax) : read_text(files, path, kTextBytesMax);
+  Result<std::string> text =
+      json ? read_json_object(files, path, kTextBytesMax) : read_text(files, path, kTextBytesMax);
   if (text.status().code() == Code::kNotFound) return std::string();
   return text;
 }
@@ -31,9 +32,10 @@ Result<std::string> optional_text(const FileOpener& files, const std::string& pa
 Status read_texts(const FileOpener& files, const std::string& folder, ModelFile* model) {
   Result<std::string> config = read_json_object(files, folder + "/config.json", kTextBytesMax);
   if (config.status().code() == Code::kNotFound) {
-    return Status(Code::kNotFound, fmt::format("{}: no config.json in this folder: name a Hugging Face model folder or a "
-                                               ".gguf file",
-                                               folder));
+    return Status(Code::kNotFound,
+                  fmt::format("{}: no config.json in this folder: name a Hugging Face model folder or a "
+                              ".gguf file",
+                              folder));
   }
   if (!config.ok()) return config.status();
   model->config_json = std::move(*config);
@@ -83,8 +85,8 @@ Result<std::vector<TensorEntry>> read_shard(ByteSource& source) {
   const std::string& path = source.path();
   uint64_t length = 0;
   if (source.size() < sizeof(length)) {
-    return Status(Code::kCorrupt, fmt::format("{}: {} bytes are too few for a safetensors file: fetch it again", path,
-                                              source.size()));
+    return Status(Code::kCorrupt,
+                  fmt::format("{}: {} bytes are too few for a safetensors file: fetch it again", path, source.size()));
   }
   STOKE_TRY(source.read(0, std::as_writable_bytes(std::span(&length, 1))));
   uint64_t rest = source.size() - sizeof(length);
@@ -121,8 +123,8 @@ Status add_shard(const FileOpener& files, const std::string& path, const std::ve
                  ModelFile* model) {
   Result<std::unique_ptr<ByteSource>> source = files.open(path);
   if (source.status().code() == Code::kNotFound) {
-    return Status(Code::kNotFound, fmt::format("{}: missing, though model.safetensors.index.json lists it: fetch it",
-                                               path));
+    return Status(Code::kNotFound,
+                  fmt::format("{}: missing, though model.safetensors.index.json lists it: fetch it", path));
   }
   if (!source.ok()) return source.status();
   STOKE_ASSIGN(std::vector<TensorEntry> tensors, read_shard(**source));

@@ -53,13 +53,17 @@ class HeaderHandler {
 
   bool start_object(size_t) {
     switch (place_) {
-      case Place::kStart: place_ = Place::kTensors; return true;
+      case Place::kStart:
+        place_ = Place::kTensors;
+        return true;
       case Place::kTensors:
-        if (entries_.size() >= kTensorsMax) return wrong(fmt::format("tensor number {}, one more than allowed", kTensorsMax + 1));
+        if (entries_.size() >= kTensorsMax)
+          return wrong(fmt::format("tensor number {}, one more than allowed", kTensorsMax + 1));
         place_ = key_ == "__metadata__" ? Place::kMetadata : Place::kEntry;
         entry_ = Entry{.name = key_};
         return true;
-      default: return wrong("an object");
+      default:
+        return wrong("an object");
     }
   }
 
@@ -94,7 +98,8 @@ class HeaderHandler {
   enum class Place { kStart, kTensors, kMetadata, kEntry, kShape, kOffsets };
 
   bool wrong(const std::string& what) {
-    error_ = fmt::format("header: {} where none belongs, near {}", what, shown(entry_.name.empty() ? key_ : entry_.name));
+    error_ =
+        fmt::format("header: {} where none belongs, near {}", what, shown(entry_.name.empty() ? key_ : entry_.name));
     return false;
   }
 
@@ -123,21 +128,23 @@ Status type_of(const std::string& dtype, TensorEntry* out, uint64_t* bytes) {
 Status convert(HeaderHandler::Entry& entry, uint64_t data_begin, uint64_t data_bytes, TensorEntry* out) {
   out->name = std::move(entry.name);
   for (uint64_t dim : entry.shape) {
-    if (dim > static_cast<uint64_t>(INT64_MAX)) return Status(Code::kCorrupt, fmt::format("has a dimension of {}", dim));
+    if (dim > static_cast<uint64_t>(INT64_MAX))
+      return Status(Code::kCorrupt, fmt::format("has a dimension of {}", dim));
     out->shape.push_back(static_cast<int64_t>(dim));
   }
   if (out->shape.empty()) out->shape.push_back(1);  // a scalar
   uint64_t bytes = 0;
   STOKE_TRY(type_of(entry.dtype, out, &bytes));
   if (entry.offsets.size() != 2 || entry.offsets[0] > entry.offsets[1] || entry.offsets[1] > data_bytes) {
-    return Status(Code::kCorrupt, fmt::format("has data_offsets ({}) that are no range within the {} bytes of data: the "
-                                              "file is cut short or corrupt; fetch it again",
-                                              fmt::join(entry.offsets, ", "), data_bytes));
+    return Status(Code::kCorrupt,
+                  fmt::format("has data_offsets ({}) that are no range within the {} bytes of data: the "
+                              "file is cut short or corrupt; fetch it again",
+                              fmt::join(entry.offsets, ", "), data_bytes));
   }
   if (entry.offsets[1] - entry.offsets[0] != bytes) {
-    return Status(Code::kCorrupt, fmt::format("of type {} and shape {} takes {} bytes but has {}: the file is corrupt",
-                                              entry.dtype, shape_text(out->shape), bytes,
-                                              entry.offsets[1] - entry.offsets[0]));
+    return Status(Code::kCorrupt,
+                  fmt::format("of type {} and shape {} takes {} bytes but has {}: the file is corrupt", entry.dtype,
+                              shape_text(out->shape), bytes, entry.offsets[1] - entry.offsets[0]));
   }
   out->extent.offset = data_begin + entry.offsets[0];
   out->extent.bytes = bytes;

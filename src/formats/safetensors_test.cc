@@ -88,7 +88,8 @@ TEST(Safetensors, Open_RefusesBadIndexes) {
     files.add("m/model.safetensors.index.json", index);
     expect_refused(files, code, wanted);
   };
-  refused(R"({"weight_map":{"a":"1.safetensors","b":"3.safetensors"}})", Code::kNotFound, {"m/3.safetensors", "missing"});
+  refused(R"({"weight_map":{"a":"1.safetensors","b":"3.safetensors"}})", Code::kNotFound,
+          {"m/3.safetensors", "missing"});
   refused(R"({"weight_map":{"c":"1.safetensors"}})", Code::kCorrupt, {"1.safetensors", "'c'"});
   refused(R"({"weight_map":{"a":"../1.safetensors"}})", Code::kCorrupt, {"'a'", "file name"});
   refused(R"({"weight_map":{"a":7}})", Code::kCorrupt, {"'a'"});
@@ -100,7 +101,8 @@ TEST(Safetensors, Open_RefusesBadHeaders) {
   auto refused = [](const std::string& header, const std::vector<std::string>& wanted) {
     expect_refused(folder_with(shard(header, 16)), Code::kCorrupt, wanted);
   };
-  refused("{" + tensor("t", "F32", "[4]", "[0,16]") + "," + tensor("t", "F32", "[4]", "[0,16]") + "}", {"'t'", "twice"});
+  refused("{" + tensor("t", "F32", "[4]", "[0,16]") + "," + tensor("t", "F32", "[4]", "[0,16]") + "}",
+          {"'t'", "twice"});
   refused("{" + tensor("t", "F32", "[4]", "[0,16]") + "," + tensor("u", "F32", "[1]", "[4,8]") + "}", {"overlap"});
   refused("{" + tensor("t", "F32", "[4]", "[0,20]") + "}", {"'t'", "data_offsets"});
   refused("{" + tensor("t", "F32", "[4]", "[8,4]") + "}", {"'t'", "data_offsets"});

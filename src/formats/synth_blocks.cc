@@ -33,32 +33,52 @@ double unit_mean_square(DType type) {
   constexpr double kScale6 = mean_square(0, 63);
   constexpr double kScale6Signed = mean_square(-32, 31);
   switch (type) {
-    case DType::kQ4_0: return mean_square(-8, 7);
-    case DType::kQ4_1: return kVar4;
-    case DType::kQ5_0: return mean_square(-16, 15);
-    case DType::kQ5_1: return kVar5;
-    case DType::kQ8_0: return mean_square(-127, 127) * 255 / 256;
-    case DType::kQ2_K: return (4 + 16 + 36 + 64) / 4.0 * 1.25;  // scales 2 4 6 8, levels -1.5 .. 1.5
-    case DType::kQ3_K: return kScale6Signed * mean_square(-4, 3);
-    case DType::kQ4_K: return kScale6 * kVar4;
-    case DType::kQ5_K: return kScale6 * kVar5;
-    case DType::kQ6_K: return mean_square(-128, 127) * mean_square(-32, 31);
-    case DType::kIQ4_NL: return mean_square(kIQ4Values);
-    case DType::kIQ4_XS: return kScale6Signed * mean_square(kIQ4Values);
-    case DType::kMXFP4: return mean_square(kFP4Doubled) / 4;
-    default: return 1;
+    case DType::kQ4_0:
+      return mean_square(-8, 7);
+    case DType::kQ4_1:
+      return kVar4;
+    case DType::kQ5_0:
+      return mean_square(-16, 15);
+    case DType::kQ5_1:
+      return kVar5;
+    case DType::kQ8_0:
+      return mean_square(-127, 127) * 255 / 256;
+    case DType::kQ2_K:
+      return (4 + 16 + 36 + 64) / 4.0 * 1.25;  // scales 2 4 6 8, levels -1.5 .. 1.5
+    case DType::kQ3_K:
+      return kScale6Signed * mean_square(-4, 3);
+    case DType::kQ4_K:
+      return kScale6 * kVar4;
+    case DType::kQ5_K:
+      return kScale6 * kVar5;
+    case DType::kQ6_K:
+      return mean_square(-128, 127) * mean_square(-32, 31);
+    case DType::kIQ4_NL:
+      return mean_square(kIQ4Values);
+    case DType::kIQ4_XS:
+      return kScale6Signed * mean_square(kIQ4Values);
+    case DType::kMXFP4:
+      return mean_square(kFP4Doubled) / 4;
+    default:
+      return 1;
   }
 }
 
 // Minimum over scale: what makes the mean of an affine type zero.
 double offset_over_scale(DType type) {
   switch (type) {
-    case DType::kQ4_1: return -7.5;
-    case DType::kQ5_1: return -15.5;
-    case DType::kQ2_K: return 1.0;  // the sub-minimum is 1.5 times the sub-scale, see randomise
-    case DType::kQ4_K: return 7.5;
-    case DType::kQ5_K: return 15.5;
-    default: return 0;
+    case DType::kQ4_1:
+      return -7.5;
+    case DType::kQ5_1:
+      return -15.5;
+    case DType::kQ2_K:
+      return 1.0;  // the sub-minimum is 1.5 times the sub-scale, see randomise
+    case DType::kQ4_K:
+      return 7.5;
+    case DType::kQ5_K:
+      return 15.5;
+    default:
+      return 0;
   }
 }
 
@@ -230,20 +250,34 @@ void BlockSource::fill_mxfp4(std::span<std::byte> out) {
 void BlockSource::fill(std::span<std::byte> out) {
   CHECK(out.size() % info(type_).block_bytes == 0);
   switch (type_) {
-    case DType::kQ4_0: return fill_blocks<BlockQ4_0>(out, random_, scale_, offset_);
-    case DType::kQ4_1: return fill_blocks<BlockQ4_1>(out, random_, scale_, offset_);
-    case DType::kQ5_0: return fill_blocks<BlockQ5_0>(out, random_, scale_, offset_);
-    case DType::kQ5_1: return fill_blocks<BlockQ5_1>(out, random_, scale_, offset_);
-    case DType::kQ8_0: return fill_blocks<BlockQ8_0>(out, random_, scale_, offset_);
-    case DType::kQ2_K: return fill_blocks<BlockQ2_K>(out, random_, scale_, offset_);
-    case DType::kQ3_K: return fill_blocks<BlockQ3_K>(out, random_, scale_, offset_);
-    case DType::kQ4_K: return fill_blocks<BlockQ4_K>(out, random_, scale_, offset_);
-    case DType::kQ5_K: return fill_blocks<BlockQ5_K>(out, random_, scale_, offset_);
-    case DType::kQ6_K: return fill_blocks<BlockQ6_K>(out, random_, scale_, offset_);
-    case DType::kIQ4_NL: return fill_blocks<BlockIQ4_NL>(out, random_, scale_, offset_);
-    case DType::kIQ4_XS: return fill_blocks<BlockIQ4_XS>(out, random_, scale_, offset_);
-    case DType::kMXFP4: return fill_mxfp4(out);
-    default: return fill_floats(out);
+    case DType::kQ4_0:
+      return fill_blocks<BlockQ4_0>(out, random_, scale_, offset_);
+    case DType::kQ4_1:
+      return fill_blocks<BlockQ4_1>(out, random_, scale_, offset_);
+    case DType::kQ5_0:
+      return fill_blocks<BlockQ5_0>(out, random_, scale_, offset_);
+    case DType::kQ5_1:
+      return fill_blocks<BlockQ5_1>(out, random_, scale_, offset_);
+    case DType::kQ8_0:
+      return fill_blocks<BlockQ8_0>(out, random_, scale_, offset_);
+    case DType::kQ2_K:
+      return fill_blocks<BlockQ2_K>(out, random_, scale_, offset_);
+    case DType::kQ3_K:
+      return fill_blocks<BlockQ3_K>(out, random_, scale_, offset_);
+    case DType::kQ4_K:
+      return fill_blocks<BlockQ4_K>(out, random_, scale_, offset_);
+    case DType::kQ5_K:
+      return fill_blocks<BlockQ5_K>(out, random_, scale_, offset_);
+    case DType::kQ6_K:
+      return fill_blocks<BlockQ6_K>(out, random_, scale_, offset_);
+    case DType::kIQ4_NL:
+      return fill_blocks<BlockIQ4_NL>(out, random_, scale_, offset_);
+    case DType::kIQ4_XS:
+      return fill_blocks<BlockIQ4_XS>(out, random_, scale_, offset_);
+    case DType::kMXFP4:
+      return fill_mxfp4(out);
+    default:
+      return fill_floats(out);
   }
 }
 

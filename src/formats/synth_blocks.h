@@ -39,11 +39,11 @@ class BlockSource {
 
   DType type_;
   Random random_;
-  uint16_t scale_ = 0;                // of a quantised block, as half
-  uint16_t offset_ = 0;               // its minimum, where the type has one
-  uint8_t exponent_ = 0;              // MXFP4
-  uint64_t exponent_up_below_ = 0;    // MXFP4: a draw below this takes the next exponent
-  std::vector<std::byte> levels_;     // float types: the values to draw from, as stored
+  uint16_t scale_ = 0;              // of a quantised block, as half
+  uint16_t offset_ = 0;             // its minimum, where the type has one
+  uint8_t exponent_ = 0;            // MXFP4
+  uint64_t exponent_up_below_ = 0;  // MXFP4: a draw below this takes the next exponent
+  std::vector<std::byte> levels_;   // float types: the values to draw from, as stored
 };
 
 }  // namespace stoke::formats

@@ -9,7 +9,7 @@
 namespace stoke::formats {
 namespace {
 
-constexpr int32_t kNormal = 1;   // token types of the format
+constexpr int32_t kNormal = 1;  // token types of the format
 constexpr int32_t kControl = 3;
 constexpr uint32_t kQuantizationVersion = 2;
 

@@ -18,14 +18,30 @@ constexpr int64_t kVocabMin = 258;  // 256 bytes, begin and end
 constexpr const char* kArchitectures[] = {"llama", "qwen3", "qwen3moe", "gemma3"};
 
 SynthShape mistral(std::string name) {
-  return {.name = std::move(name), .arch = "llama", .layers = 32, .dim = 4096, .ffn = 14336, .heads = 32,
-          .kv_heads = 8, .head_dim = 128, .vocab = 32000, .context = 32768};
+  return {.name = std::move(name),
+          .arch = "llama",
+          .layers = 32,
+          .dim = 4096,
+          .ffn = 14336,
+          .heads = 32,
+          .kv_heads = 8,
+          .head_dim = 128,
+          .vocab = 32000,
+          .context = 32768};
 }
 
 std::vector<SynthShape> make_shapes() {
   std::vector<SynthShape> shapes;
-  shapes.push_back({.name = "llama-7b", .arch = "llama", .layers = 32, .dim = 4096, .ffn = 11008, .heads = 32,
-                    .kv_heads = 32, .head_dim = 128, .vocab = 32000, .context = 4096});
+  shapes.push_back({.name = "llama-7b",
+                    .arch = "llama",
+                    .layers = 32,
+                    .dim = 4096,
+                    .ffn = 11008,
+                    .heads = 32,
+                    .kv_heads = 32,
+                    .head_dim = 128,
+                    .vocab = 32000,
+                    .context = 4096});
   shapes.push_back(mistral("mistral-7b"));
   shapes.push_back(mistral("mistral-7b-relu"));
   shapes.back().activation = "relu";
@@ -36,14 +52,46 @@ std::vector<SynthShape> make_shapes() {
   shapes.push_back(shapes.back());
   shapes.back().name = "mixtral-47b-drelu";
   shapes.back().activation = "drelu";
-  shapes.push_back({.name = "qwen3-30b-a3b", .arch = "qwen3moe", .layers = 48, .dim = 2048, .ffn = 768, .heads = 32,
-                    .kv_heads = 4, .head_dim = 128, .vocab = 151936, .context = 40960, .experts = 128,
-                    .experts_used = 8, .rope_base = 1e6, .norm_epsilon = 1e-6});
-  shapes.push_back({.name = "gemma-270m", .arch = "gemma3", .layers = 18, .dim = 640, .ffn = 2048, .heads = 4,
-                    .kv_heads = 1, .head_dim = 256, .vocab = 262144, .context = 32768, .window = 512,
-                    .rope_base = 1e6, .norm_epsilon = 1e-6, .tied = true});
-  shapes.push_back({.name = "smollm2-135m", .arch = "llama", .layers = 30, .dim = 576, .ffn = 1536, .heads = 9,
-                    .kv_heads = 3, .head_dim = 64, .vocab = 49152, .context = 8192, .rope_base = 1e5, .tied = true});
+  shapes.push_back({.name = "qwen3-30b-a3b",
+                    .arch = "qwen3moe",
+                    .layers = 48,
+                    .dim = 2048,
+                    .ffn = 768,
+                    .heads = 32,
+                    .kv_heads = 4,
+                    .head_dim = 128,
+                    .vocab = 151936,
+                    .context = 40960,
+                    .experts = 128,
+                    .experts_used = 8,
+                    .rope_base = 1e6,
+                    .norm_epsilon = 1e-6});
+  shapes.push_back({.name = "gemma-270m",
+                    .arch = "gemma3",
+                    .layers = 18,
+                    .dim = 640,
+                    .ffn = 2048,
+                    .heads = 4,
+                    .kv_heads = 1,
+                    .head_dim = 256,
+                    .vocab = 262144,
+                    .context = 32768,
+                    .window = 512,
+                    .rope_base = 1e6,
+                    .norm_epsilon = 1e-6,
+                    .tied = true});
+  shapes.push_back({.name = "smollm2-135m",
+                    .arch = "llama",
+                    .layers = 30,
+                    .dim = 576,
+                    .ffn = 1536,
+                    .heads = 9,
+                    .kv_heads = 3,
+                    .head_dim = 64,
+                    .vocab = 49152,
+                    .context = 8192,
+                    .rope_base = 1e5,
+                    .tied = true});
   return shapes;
 }
 
@@ -82,8 +130,8 @@ void add_ffn(const SynthShape& shape, int64_t layer, std::vector<SynthTensor>* o
     out->push_back({fmt::format("blk.{}.{}{}.weight", layer, name, suffix), role, layer, std::move(sizes)});
   };
   if (shape.experts > 0) {
-    out->push_back({fmt::format("blk.{}.ffn_gate_inp.weight", layer), SynthRole::kRouter, layer,
-                    {shape.experts, shape.dim}});
+    out->push_back(
+        {fmt::format("blk.{}.ffn_gate_inp.weight", layer), SynthRole::kRouter, layer, {shape.experts, shape.dim}});
   }
   add("ffn_gate", SynthRole::kGate, {shape.ffn, shape.dim});
   add("ffn_up", SynthRole::kUp, {shape.ffn, shape.dim});
@@ -107,8 +155,8 @@ std::vector<std::string> shape_names() {
 
 Result<SynthShape> free_shape(const std::string& arch) {
   if (std::find(std::begin(kArchitectures), std::end(kArchitectures), arch) == std::end(kArchitectures)) {
-    return Status(Code::kInvalid, fmt::format("--arch {}: not one synth writes; it knows {}", arch,
-                                              fmt::join(kArchitectures, ", ")));
+    return Status(Code::kInvalid,
+                  fmt::format("--arch {}: not one synth writes; it knows {}", arch, fmt::join(kArchitectures, ", ")));
   }
   SynthShape shape;
   shape.name = "synth";
@@ -138,7 +186,8 @@ Status complete_shape(SynthShape* shape) {
   STOKE_TRY(check_range("--experts", shape->experts, 0, kExpertsMax));
   STOKE_TRY(check_range("--experts-used", shape->experts_used, shape->experts > 0 ? 1 : 0, shape->experts));
   if (shape->heads % shape->kv_heads != 0) {
-    return Status(Code::kInvalid, fmt::format("--heads {} is not a multiple of --kv-heads {}", shape->heads, shape->kv_heads));
+    return Status(Code::kInvalid,
+                  fmt::format("--heads {} is not a multiple of --kv-heads {}", shape->heads, shape->kv_heads));
   }
   if (shape->head_dim % 2 != 0) return Status(Code::kInvalid, fmt::format("--head-dim {} is odd", shape->head_dim));
   bool wants_experts = shape->arch == "qwen3moe";

@@ -25,7 +25,7 @@ struct SynthShape {
   int64_t context = 4096;
   int64_t experts = 0;
   int64_t experts_used = 0;
-  int64_t window = 0;           // sliding window of the local layers; 0: none
+  int64_t window = 0;  // sliding window of the local layers; 0: none
   double rope_base = 10000;
   double norm_epsilon = 1e-5;
   bool tied = false;            // the head is the embedding
@@ -37,8 +37,8 @@ std::optional<SynthShape> find_shape(std::string_view name);
 std::vector<std::string> shape_names();
 // An empty shape of an architecture, to be filled with free sizes; kInvalid where the architecture is not known.
 Result<SynthShape> free_shape(const std::string& arch);
-// Fails where sizes are absent, beyond what the format or an engine takes, or contradict one another. Fills kv_heads and
-// head_dim where they are 0.
+// Fails where sizes are absent, beyond what the format or an engine takes, or contradict one another. Fills kv_heads
+// and head_dim where they are 0.
 Status complete_shape(SynthShape* shape);
 
 // What a tensor is for: decides its type in a mix and its values.

@@ -56,7 +56,7 @@ class Layers(unittest.TestCase):
 
     def test_foreign_headers_have_owners(self):
         self.assertIn("belongs to", layers.check_target("model", False, "curl/curl.h"))
-        self.assertEqual(layers.check_target("cli", False, "curl/curl.h"), "")
+        self.assertEqual(layers.check_target("fetch", False, "curl/curl.h"), "")
 
     def test_public_headers_stand_alone(self):
         with tempfile.TemporaryDirectory() as root:

@@ -28,7 +28,8 @@ PUBLIC = "stoke"
 FOREIGN = {
     "hwy/": {"kernels"},
     "CLI/": {"cli"},
-    "curl/": {"cli"},
+    "curl/": {"fetch"},
+    "openssl/": {"fetch"},
     "histedit.h": {"cli"},
     "immintrin.h": {"kernels", "sys"},
     "arm_neon.h": {"kernels"},

@@ -46,9 +46,8 @@ int64_t block_rows(int64_t all_rows, int64_t tokens, size_t row_bytes, int threa
 struct Multiplier::Task {
   const Product* product = nullptr;
   RowsView w;
-  RowsView up;  // data is null where the product is not gated
-  RowRange rows;           // of the product, counted from its first row
-  int64_t first_block = 0;  // in the numbering of this run
+  RowsView up;    // data is null where the product is not gated
+  RowRange rows;  // of the product, counted from its first row
 };
 
 Multiplier::Multiplier(const kernels::Kernels& kernels, sys::ThreadPool& threads, WeightSource& source, Limits limits)
@@ -93,54 +92,56 @@ void Multiplier::quantize(const kernels::ActView& x) {
 }
 
 Status Multiplier::run(std::span<const Product> products, const Gating& gating) {
-  size_t at = 0;      // the product under way
-  int64_t row = 0;    // its next row
-  Status failure;
-  while (at < products.size() && failure.ok()) {
+  Cursor at;
+  while (at.product < products.size()) {
     std::array<Task, kMaxLeases> tasks;
     size_t count = 0;
-    int leases = 0;
-    while (at < products.size() && failure.ok()) {
-      const Product& product = products[at];
-      const bool gated = product.up.valid();
-      if (leases + 1 + (gated ? 1 : 0) > kMaxLeases) break;
-      const RowRange wanted{product.w.rows.begin + row, product.w.rows.end};
-      Result<RowsView> w = source_.acquire(product.w.id, wanted);
-      if (!w.ok()) {
-        failure = w.status();
-        break;
-      }
-      Task& task = tasks[count];
-      task.product = &product;
-      task.w = *w;
-      ++leases;
-      int64_t rows = w->rows.size();
-      if (gated) {
-        const int64_t begin = product.up.rows.begin + row;
-        Result<RowsView> up = source_.acquire(product.up.id, {begin, begin + rows});
-        if (!up.ok()) {
-          source_.release(product.w.id, *w);
-          failure = up.status();
-          break;
-        }
-        task.up = *up;
-        ++leases;
-        rows = std::min(rows, up->rows.size());
-      }
-      task.rows = {row, row + rows};
-      ++count;
-      row += rows;
-      if (row < product.w.rows.size()) break;  // the source has no more of it now: compute what there is
-      row = 0;
-      ++at;
-    }
-    if (failure.ok()) run_tasks(std::span(tasks).first(count), gating);
-    for (size_t i = 0; i < count; ++i) {
-      source_.release(tasks[i].product->w.id, tasks[i].w);
-      if (tasks[i].up.data != nullptr) source_.release(tasks[i].product->up.id, tasks[i].up);
-    }
+    const Status leased = lease(products, &at, tasks, &count);
+    if (leased.ok()) run_tasks(std::span(tasks).first(count), gating);
+    for (size_t i = 0; i < count; ++i) release(tasks[i]);
+    STOKE_TRY(leased);
   }
-  return failure;
+  return ok_status();
+}
+
+// Leases on until all products are covered, the leases are used up, or the source has no more rows at hand.
+Status Multiplier::lease(std::span<const Product> products, Cursor* at, std::span<Task> tasks, size_t* count) {
+  int leases = 0;
+  while (at->product < products.size()) {
+    const Product& product = products[at->product];
+    const int wanted = product.up.valid() ? 2 : 1;
+    if (leases + wanted > kMaxLeases) break;
+    leases += wanted;
+    Task& task = tasks[*count];
+    STOKE_TRY(lease_one(product, at->row, &task));
+    ++*count;
+    at->row = task.rows.end;
+    if (at->row < product.w.rows.size()) break;
+    *at = {.product = at->product + 1};
+  }
+  return ok_status();
+}
+
+Status Multiplier::lease_one(const Product& product, int64_t row, Task* task) {
+  task->product = &product;
+  const RowRange wanted{product.w.rows.begin + row, product.w.rows.end};
+  STOKE_ASSIGN(task->w, source_.acquire(product.w.id, wanted));
+  task->rows = {row, row + task->w.rows.size()};
+  if (!product.up.valid()) return ok_status();
+  const int64_t up_row = product.up.rows.begin + row;
+  Result<RowsView> up = source_.acquire(product.up.id, {up_row, up_row + task->rows.size()});
+  if (!up.ok()) {
+    source_.release(product.w.id, task->w);
+    return up.status();
+  }
+  task->up = *up;
+  task->rows.end = row + std::min(task->w.rows.size(), task->up.rows.size());
+  return ok_status();
+}
+
+void Multiplier::release(const Task& task) {
+  source_.release(task.product->w.id, task.w);
+  if (task.up.data != nullptr) source_.release(task.product->up.id, task.up);
 }
 
 void Multiplier::run_tasks(std::span<const Task> tasks, const Gating& gating) {

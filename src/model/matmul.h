@@ -67,6 +67,14 @@ class Multiplier {
 
  private:
   struct Task;
+  // The next row to compute.
+  struct Cursor {
+    size_t product = 0;
+    int64_t row = 0;
+  };
+  Status lease(std::span<const Product> products, Cursor* at, std::span<Task> tasks, size_t* count);
+  Status lease_one(const Product& product, int64_t row, Task* task);
+  void release(const Task& task);
   void layout(ScratchLayout& at);
   void run_tasks(std::span<const Task> tasks, const Gating& gating);
   void run_block(const Task& task, RowRange rows, const Gating& gating, int worker);

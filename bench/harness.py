@@ -41,7 +41,11 @@ class Stoke:
         return json.loads(run([self.path, *arguments, "--json"]))
 
     def profile(self):
-        return json.loads(run([self.path, "profile", "--json", "--refresh"]))
+        """The machine as it is now: DRAM read rate of all threads, and the int8 peak by kind of instruction."""
+        report = json.loads(run([self.path, "profile", "--json", "--refresh", "--no-disk", "--quiet",
+                                 *self.flags]))
+        return {"dram_read_bytes_per_s": report["dram_read"]["all_threads_bytes_per_s"],
+                "int8_ops_per_s": {p["name"]: p["all_threads_ops_per_s"] for p in report["peaks"] if p["kind"] == "int8"}}
 
     def rates(self, model, prompt, generate, extra=()):
         """(prefill, decode) in tokens a second, of one run. What is 0 tokens long is not measured."""

@@ -45,7 +45,8 @@ class Stoke:
         report = json.loads(run([self.path, "profile", "--json", "--refresh", "--no-disk", "--quiet",
                                  *self.flags]))
         return {"dram_read_bytes_per_s": report["dram_read"]["all_threads_bytes_per_s"],
-                "int8_ops_per_s": {p["name"]: p["all_threads_ops_per_s"] for p in report["peaks"] if p["kind"] == "int8"}}
+                "int8_ops_per_s": {p["name"]: p["all_threads_ops_per_s"] for p in report["peaks"]
+                                   if p["kind"] == "int8"}}
 
     def rates(self, model, prompt, generate, extra=()):
         """(prefill, decode) in tokens a second, of one run. What is 0 tokens long is not measured."""
@@ -141,9 +142,10 @@ def cached_share(descriptor):
 
 
 class GgufSizes:
-    """What one decode step reads and multiplies, from a GGUF file's tensor table.
+    """What a decode step reads and a prompt's token multiplies, from a GGUF file's tensor table.
 
-    `bytes` and `weights` leave out the embedding where the model has a head of its own: then only one row is read.
+    `bytes`: all but the embedding, of which one row is read, unless it is the head, too. `weights`: elements of the
+    layers' matrices; the head is left out, since of a prompt only the last token needs it.
     """
 
     SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
@@ -169,7 +171,8 @@ class GgufSizes:
         for name, elements, offset in table:
             if tied or name != "token_embd.weight":
                 self.bytes += starts[starts.index(offset) + 1] - offset
-                self.weights += elements if name.endswith(".weight") and "norm" not in name else 0
+            if name.startswith("blk.") and name.endswith(".weight") and "norm" not in name:
+                self.weights += elements
 
     def take(self, code):
         return struct.unpack("<" + code, self.file.read(struct.calcsize("<" + code)))[0]

@@ -1,0 +1,74 @@
+"""Writes the first inputs of the fuzz targets: small valid files of every kind. Usage: make_seeds.py CORPUS_FOLDER"""
+import json
+import os
+import struct
+import sys
+
+
+def text(value):
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def gguf(version, pairs, tensors, data):
+    """pairs: (key, packed type and value); tensors: (name, dims, type, offset)."""
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(pairs))
+    head += b"".join(text(key) + value for key, value in pairs)
+    for name, dims, kind, offset in tensors:
+        head += text(name) + struct.pack("<I", len(dims)) + b"".join(struct.pack("<Q", d) for d in dims)
+        head += struct.pack("<IQ", kind, offset)
+    return head + b"\0" * (-len(head) % 32) + b"\0" * data
+
+
+SCALARS = [("u8", 0, "<B", 1), ("i8", 1, "<b", -1), ("u16", 2, "<H", 1), ("i16", 3, "<h", -1), ("u32", 4, "<I", 1),
+           ("i32", 5, "<i", -1), ("f32", 6, "<f", 0.5), ("bool", 7, "<?", True), ("u64", 10, "<Q", 1),
+           ("i64", 11, "<q", -1), ("f64", 12, "<d", 0.5)]
+
+
+def gguf_seeds():
+    pairs = [(key, struct.pack("<I", kind) + struct.pack(form, value)) for key, kind, form, value in SCALARS]
+    arrays = [(key, struct.pack("<IIQ", 9, kind, 2) + 2 * struct.pack(form, value))
+              for key, kind, form, value in SCALARS]
+    arrays.append(("texts", struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b")))
+    name = [("general.architecture", struct.pack("<I", 8) + text("llama"))]
+    align = [("general.alignment", struct.pack("<II", 4, 64))]
+    split = [("split.no", struct.pack("<IH", 2, 0)), ("split.count", struct.pack("<IH", 2, 2)),
+             ("split.tensors.count", struct.pack("<Ii", 5, 2))]
+    yield "scalars", gguf(3, name + pairs, [], 0)
+    yield "arrays", gguf(3, name + arrays, [], 0)
+    yield "v2", gguf(2, name, [("a", [4], 0, 0)], 32)
+    yield "tensors", gguf(3, name, [("a", [4, 2], 0, 0), ("b", [32, 2], 2, 32), ("c", [256, 1, 2], 12, 96)], 384)
+    yield "aligned", gguf(3, align, [("a", [4], 0, 0), ("b", [32], 8, 64)], 128)
+    yield "split", gguf(3, split, [("a", [4], 0, 0)], 32)
+    yield "empty", gguf(3, [], [], 0)
+
+
+def safetensors(tensors, data):
+    head = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(head)) + head + b"\0" * data
+
+
+def safetensors_seeds():
+    def entry(dtype, shape, begin, end):
+        return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+    one = safetensors({"__metadata__": {"format": "pt"}, "a": entry("F32", [2, 2], 0, 16),
+                       "b": entry("BF16", [3], 16, 22), "c": entry("F16", [], 22, 24), "d": entry("U8", [4], 24, 28)},
+                      28)
+    index = json.dumps({"metadata": {}, "weight_map": {"a": "1.safetensors"}}).encode()
+    config = json.dumps({"model_type": "llama", "list": [1, 2.5, None, {"deep": [[]]}]}).encode()
+    yield "single", b"\xff".join([config, b"", one])
+    yield "sharded", b"\xff".join([b"{}", index, one])
+    yield "none", b"\xff".join([b"{}", b"", safetensors({}, 0)])
+
+
+def main():
+    for target, seeds in (("fuzz_gguf", gguf_seeds()), ("fuzz_safetensors", safetensors_seeds())):
+        folder = os.path.join(sys.argv[1], target)
+        os.makedirs(folder, exist_ok=True)
+        for name, data in seeds:
+            with open(os.path.join(folder, "seed_" + name), "wb") as out:
+                out.write(data)
+
+
+main()

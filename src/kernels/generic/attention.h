@@ -9,13 +9,12 @@
 
 #include "kernels/attention.h"
 #include "kernels/generic/elementwise.h"
+#include "kernels/generic/kv_tile.h"
 #include "kernels/generic/math.h"
-#include "tensor/half.h"
 
 namespace stoke::kernels::STOKE_ISA {
 
 constexpr int kMicroRows = 6;
-constexpr int kTileVecs = static_cast<int>(kTileTokens / 16);
 
 // A matrix whose rows are read sixteen elements at a time, widened to FP32.
 struct RowsF32 {
@@ -31,7 +30,7 @@ struct RowsF16 {
   int64_t ahead;
   inline V load(int64_t row, int64_t vec) const {
     const uint16_t* at = base + row * stride + vec * 16;
-    if (vec % 2 == 0) __builtin_prefetch(reinterpret_cast<const char*>(at) + ahead);
+    if (vec % 2 == 0) prefetch(at, ahead);
     return vload_f16(at);
   }
 };
@@ -214,29 +213,6 @@ static void tile_rows(const AttentionBlock& block, int64_t row, int64_t row_end,
   }
 }
 
-static void widen_f16(const uint16_t* from, int64_t n, float* to) {
-  for (int64_t i = 0; i < n; i += 16) vstore(to + i, vload_f16(from + i));
-}
-
-static void widen_q8(const KvTile& tile, int64_t head_dim, float* k, float* v) {
-  const int8_t* k_bytes = static_cast<const int8_t*>(tile.k);
-  for (int64_t d = 0; d < head_dim; ++d) {
-    for (int64_t i = d * kTileTokens; i < (d + 1) * kTileTokens; i += 16) {
-      const V factor = vload_f16(tile.k_scale + d / 32 * kTileTokens + i % kTileTokens);
-      vstore(k + i, vmul(vfromi(iload_i8(k_bytes + i)), factor));
-    }
-  }
-  const int8_t* v_bytes = static_cast<const int8_t*>(tile.v);
-  const int64_t padded = padded_dim(head_dim);
-  for (int64_t position = 0; position < kTileTokens; ++position) {
-    for (int64_t d = 0; d < padded; d += 16) {
-      const V factor = vset1(half_to_float(tile.v_scale[position * scale_blocks(head_dim) + d / 32]));
-      const int64_t at = position * padded + d;
-      vstore(v + at, vmul(vfromi(iload_i8(v_bytes + at)), factor));
-    }
-  }
-}
-
 // Rows of the block that see any of the tile.
 static inline Span rows_that_see(const AttentionBlock& block, int64_t tile_begin) {
   const int64_t queries = (block.rows + block.group - 1) / block.group;
@@ -246,10 +222,6 @@ static inline Span rows_that_see(const AttentionBlock& block, int64_t tile_begin
   end = end > queries ? queries : end;
   if (first >= end) return {0, 0};
   return {first * block.group, end * block.group < block.rows ? end * block.group : block.rows};
-}
-
-static inline int64_t distance(const void* from, const void* to) {
-  return reinterpret_cast<intptr_t>(to) - reinterpret_cast<intptr_t>(from);
 }
 
 // next: the tile that comes after this one.
@@ -265,12 +237,7 @@ static void attend_tile(const AttentionBlock& block, const KvTile& tile, const K
     return tile_rows(block, rows.begin, rows.end, tile_begin, k, v, state, sums);
   }
   float* wide_v = wide + dim * kTileTokens;
-  if (block.format == KvFormat::kF16) {
-    widen_f16(static_cast<const uint16_t*>(tile.k), dim * kTileTokens, wide);
-    widen_f16(static_cast<const uint16_t*>(tile.v), padded * kTileTokens, wide_v);
-  } else {
-    widen_q8(tile, dim, wide, wide_v);
-  }
+  widen(block.format, tile, next, dim, wide, wide_v);
   tile_rows(block, rows.begin, rows.end, tile_begin, RowsF32{wide, kTileTokens}, RowsF32{wide_v, padded}, state, sums);
 }
 
@@ -334,55 +301,6 @@ static void attention_finish(const AttentionBlock& block, const AttentionState& 
     int64_t d = 0;
     for (; d + 16 <= block.head_dim; d += 16) vstore(to + d, output(d));
     if (d < block.head_dim) vstore_n(to + d, output(d), static_cast<int>(block.head_dim - d));
-  }
-}
-
-static inline V load_up_to(const float* p, int64_t n) { return n >= 16 ? vload(p) : vload_n(p, static_cast<int>(n)); }
-
-static void store_f16(const KvStoreArgs& a, int64_t position, const float* k, const float* v) {
-  uint16_t* k_out = static_cast<uint16_t*>(a.tile.k) + position;
-  uint16_t* v_out = static_cast<uint16_t*>(a.tile.v) + position * padded_dim(a.head_dim);
-  for (int64_t d = 0; d < a.head_dim; d += 16) {
-    const int64_t left = a.head_dim - d;
-    uint16_t halves[16];
-    vstore_f16(halves, load_up_to(k + d, left));
-    for (int64_t i = 0; i < 16 && i < left; ++i) k_out[(d + i) * kTileTokens] = halves[i];
-    vstore_f16(v_out + d, load_up_to(v + d, left));
-  }
-}
-
-// Up to 32 values to bytes: x = scale * byte, with the scale already rounded to the half that is stored.
-static inline uint16_t quantize_kv(const float* x, int64_t n, int8_t* bytes) {
-  const V low = load_up_to(x, n);
-  const V high = n > 16 ? load_up_to(x + 16, n - 16) : vzero();
-  const uint16_t half = float_to_half(vmaxv(vmax(vabs(low), vabs(high))) / 127.0f);
-  const float factor = half_to_float(half);
-  const V inverse = vset1(factor > 0 ? 1.0f / factor : 0.0f);
-  const V limit = vset1(127.0f);
-  const auto bounded = [&](V v) { return vtoi(vmax(vneg(limit), vmin(limit, vmul(v, inverse)))); };
-  istore_i8(bytes, bounded(low));
-  istore_i8(bytes + 16, bounded(high));
-  return half;
-}
-
-static void store_q8(const KvStoreArgs& a, int64_t position, const float* k, const float* v) {
-  const int64_t padded = padded_dim(a.head_dim);
-  int8_t* k_out = static_cast<int8_t*>(a.tile.k) + position;
-  int8_t* v_out = static_cast<int8_t*>(a.tile.v) + position * padded;
-  for (int64_t d = 0; d < a.head_dim; d += 32) {
-    const int64_t n = a.head_dim - d < 32 ? a.head_dim - d : 32;
-    int8_t bytes[32];
-    a.tile.k_scale[d / 32 * kTileTokens + position] = quantize_kv(k + d, n, bytes);
-    for (int64_t i = 0; i < n; ++i) k_out[(d + i) * kTileTokens] = bytes[i];
-    a.tile.v_scale[position * scale_blocks(a.head_dim) + d / 32] = quantize_kv(v + d, n, bytes);
-    for (int64_t i = 0; i < 32 && d + i < padded; ++i) v_out[d + i] = bytes[i];
-  }
-}
-
-static void kv_store(const KvStoreArgs& args) {
-  const auto put = args.format == KvFormat::kF16 ? store_f16 : store_q8;
-  for (int64_t i = 0; i < args.count; ++i) {
-    put(args, args.offset + i, args.k + i * args.stride, args.v + i * args.stride);
   }
 }
 

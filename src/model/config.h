@@ -84,7 +84,7 @@ struct Config {
   float attention_softcap = 0;   // 0: none
   float logit_softcap = 0;       // 0: none
   float embedding_scale = 1;
-  float clamp_qkv = 0;           // |q|, |k|, |v| limited to it before anything else; 0: no limit (OLMoE)
+  float clamp_qkv = 0;           // |q|, |k| (after their norm) and |v| limited to it; 0: no limit (OLMoE)
   Activation activation = Activation::kSilu;
   float swiglu_alpha = 1.702f;   // kSwigluOai only
   float swiglu_limit = 7.0f;

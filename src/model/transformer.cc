@@ -231,11 +231,7 @@ void Transformer::finish_row(int layer, int64_t row) {
   if (!w.q_bias.empty()) kernels_.add(q, w.q_bias.data(), config_.q_dim());
   if (!w.k_bias.empty()) kernels_.add(k, w.k_bias.data(), config_.kv_dim());
   if (!w.v_bias.empty()) kernels_.add(v, w.v_bias.data(), config_.kv_dim());
-  if (config_.clamp_qkv > 0) {
-    clamp(q, config_.q_dim(), config_.clamp_qkv);
-    clamp(k, config_.kv_dim(), config_.clamp_qkv);
-    clamp(v, config_.kv_dim(), config_.clamp_qkv);
-  }
+  if (config_.clamp_qkv > 0) clamp(v, config_.kv_dim(), config_.clamp_qkv);
   finish_heads(layer, row, w.q_norm, q, config_.heads);
   finish_heads(layer, row, w.k_norm, k, config_.kv_heads);
 }
@@ -247,6 +243,7 @@ void Transformer::finish_heads(int layer, int64_t row, const Vector& head_norm, 
   for (int64_t at = 0; span > 0 && at < int64_t{heads} * config_.head_dim; at += span) {
     kernels_.rms_norm(x + at, head_norm.data(), span, config_.norm_eps, false, x + at);
   }
+  if (config_.clamp_qkv > 0) clamp(x, int64_t{heads} * config_.head_dim, config_.clamp_qkv);
   if (!how.rope) return;
   const RopeConfig& rope = how.local_rope ? config_.local_rope : config_.rope;
   const float* cos = buffers_.angles[how.local_rope ? 1 : 0] + row * rope.n_rot;

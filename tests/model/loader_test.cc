@@ -1,0 +1,139 @@
+// What the loader refuses: families, activations and tensors it does not know, numbers and shapes that disagree. Every
+// case is a true model file with one thing changed in memory.
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "engine/model_loader.h"
+#include "formats/model_file.h"
+
+namespace stoke {
+namespace {
+
+formats::ModelFile open(const std::string& path) {
+  auto opened = formats::open_model_file("tests/data/model/" + path);
+  EXPECT_TRUE(opened.ok()) << opened.status().message();
+  return opened.ok() ? std::move(*opened) : formats::ModelFile();
+}
+
+// The refusal's text; empty where the model is taken.
+std::string refusal(const formats::ModelFile& file, const std::string& ffn_act = "") {
+  const auto planned = engine::plan_model(file, {.ffn_act = ffn_act});
+  return planned.ok() ? "" : planned.status().message();
+}
+
+std::string refusal_with(const std::string& folder, const char* key, const nlohmann::json& value) {
+  formats::ModelFile file = open(folder);
+  nlohmann::json json = nlohmann::json::parse(file.config_json);
+  json[key] = value;
+  file.config_json = json.dump();
+  return refusal(file);
+}
+
+std::string refusal_with_meta(const std::string& path, const char* key, formats::MetaValue value) {
+  formats::ModelFile file = open(path);
+  file.meta[key] = std::move(value);
+  return refusal(file);
+}
+
+TEST(LoaderTest, Refuse_UnknownFamilyListsTheKnown) {
+  const std::string folder = refusal_with("llama", "model_type", "mamba");
+  EXPECT_NE(folder.find("mamba"), std::string::npos) << folder;
+  EXPECT_NE(folder.find("qwen3moe"), std::string::npos) << folder;
+  const std::string gguf = refusal_with_meta("llama/model.gguf", "general.architecture", std::string("rwkv7"));
+  EXPECT_NE(gguf.find("rwkv7"), std::string::npos) << gguf;
+  EXPECT_NE(gguf.find("gpt-oss"), std::string::npos) << gguf;
+}
+
+TEST(LoaderTest, Refuse_UnknownActivation) {
+  EXPECT_NE(refusal_with("llama", "hidden_act", "fatrelu").find("fatrelu"), std::string::npos);
+  EXPECT_NE(refusal_with_meta("llama/model.gguf", "llama.hidden_activation", std::string("mish")).find("mish"),
+            std::string::npos);
+  EXPECT_NE(refusal(open("llama"), "tanh").find("--ffn-act"), std::string::npos);
+}
+
+TEST(LoaderTest, ActivationIsReadOrOverridden) {
+  const auto activation = [](const std::string& path, const std::string& ffn_act) {
+    auto planned = engine::plan_model(open(path), {.ffn_act = ffn_act});
+    EXPECT_TRUE(planned.ok());
+    return planned.ok() ? planned->config.activation : model::Activation::kGelu;
+  };
+  EXPECT_EQ(activation("llama", ""), model::Activation::kSilu);
+  EXPECT_EQ(activation("llama-reglu", ""), model::Activation::kRelu);
+  EXPECT_EQ(activation("llama-reglu/model.gguf", ""), model::Activation::kRelu);
+  EXPECT_EQ(activation("mixtral-drelu", ""), model::Activation::kDrelu);
+  EXPECT_EQ(activation("llama/model.gguf", "drelu"), model::Activation::kDrelu);
+}
+
+TEST(LoaderTest, Refuse_NumbersThatMakeNoSense) {
+  for (const char* key : {"num_attention_heads", "num_hidden_layers", "hidden_size", "head_dim", "num_key_value_heads",
+                          "max_position_embeddings", "intermediate_size"}) {
+    for (const nlohmann::json& value : {nlohmann::json(0), nlohmann::json(-3), nlohmann::json(int64_t{1} << 40),
+                                        nlohmann::json("many"), nlohmann::json(1e300)}) {
+      EXPECT_NE(refusal_with("llama", key, value), "") << key << " " << value;
+    }
+  }
+  EXPECT_NE(refusal_with("llama", "num_key_value_heads", 3), "");
+  EXPECT_NE(refusal_with("qwen3moe", "num_experts_per_tok", 9), "");
+  EXPECT_NE(refusal_with("gemma3", "layer_types", nlohmann::json::array({"full_attention"})), "");
+  EXPECT_NE(refusal_with("llama", "rope_parameters", "none"), "");
+  EXPECT_NE(refusal_with("phi3-long", "rope_parameters",
+                         {{"rope_type", "longrope"}, {"rope_theta", 1e4}, {"short_factor", {1}}, {"long_factor", {1}},
+                          {"original_max_position_embeddings", 32}}), "");
+}
+
+TEST(LoaderTest, Refuse_GgufNumbersThatMakeNoSense) {
+  for (const char* key : {"llama.block_count", "llama.embedding_length", "llama.attention.head_count",
+                          "llama.attention.head_count_kv", "llama.feed_forward_length", "llama.attention.key_length"}) {
+    for (int64_t value : {int64_t{0}, int64_t{-1}, int64_t{1} << 33, INT64_MAX}) {
+      EXPECT_NE(refusal_with_meta("llama/model.gguf", key, value), "") << key << " " << value;
+    }
+  }
+  EXPECT_NE(refusal_with_meta("llama/model.gguf", "llama.rope.dimension_count", int64_t{7}), "");
+  EXPECT_NE(refusal_with_meta("llama/model.gguf", "llama.rope.freq_base", 0.0), "");
+  EXPECT_NE(refusal_with_meta("olmoe/model.gguf", "olmoe.expert_used_count", int64_t{0}), "");
+  EXPECT_NE(refusal_with_meta("qwen2/model.gguf", "qwen2.expert_count", int64_t{8}), "");
+}
+
+TEST(LoaderTest, Refuse_ShapesNameTheTensorAndBothShapes) {
+  formats::ModelFile file = open("llama/model.gguf");
+  for (formats::TensorEntry& tensor : file.tensors) {
+    if (tensor.name == "blk.1.ffn_down.weight") tensor.shape = {64, 95};
+  }
+  const std::string text = refusal(file);
+  EXPECT_NE(text.find("blk.1.ffn_down.weight"), std::string::npos) << text;
+  EXPECT_NE(text.find("64 x 95"), std::string::npos) << text;
+  EXPECT_NE(text.find("64 x 96"), std::string::npos) << text;
+}
+
+TEST(LoaderTest, Refuse_MissingAndSurplusTensors) {
+  formats::ModelFile missing = open("llama");
+  std::erase_if(missing.tensors, [](const auto& t) { return t.name == "model.layers.1.self_attn.k_proj.weight"; });
+  EXPECT_NE(refusal(missing).find("model.layers.1.self_attn.k_proj.weight"), std::string::npos);
+  formats::ModelFile surplus = open("llama/model.gguf");
+  formats::TensorEntry extra = surplus.tensors.front();
+  extra.name = "blk.0.attn_q_norm.weight";
+  surplus.tensors.push_back(extra);
+  EXPECT_NE(refusal(surplus).find("blk.0.attn_q_norm.weight"), std::string::npos);
+}
+
+// Whole models inside multimodal folders, and files whose rows are quantised while loading.
+TEST(LoaderTest, FindsTheTextModelInsideAnother) {
+  formats::ModelFile file = open("gemma3");
+  nlohmann::json json = {{"model_type", "gemma3"}, {"text_config", nlohmann::json::parse(file.config_json)}};
+  file.config_json = json.dump();
+  for (formats::TensorEntry& tensor : file.tensors) tensor.name = "language_model." + tensor.name;
+  EXPECT_EQ(refusal(file), "");
+}
+
+TEST(LoaderTest, QuantChoosesATypeThatFitsEachWidth) {
+  const auto planned = engine::plan_model(open("llama"), {.quant = DType::kQ4_K});
+  ASSERT_TRUE(planned.ok()) << planned.status().message();
+  for (const engine::MatrixSpec& spec : planned->plan.matrices) {
+    EXPECT_EQ(spec.info.type, DType::kQ8_0) << spec.name;  // 64 and 96 columns cannot hold blocks of 256
+    EXPECT_EQ(spec.stored, DType::kBF16) << spec.name;
+  }
+}
+
+}  // namespace
+}  // namespace stoke

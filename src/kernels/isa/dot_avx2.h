@@ -1,8 +1,7 @@
-// The integer dot product of quads: acc[lane] += sum of four products of signed bytes. AVX2: a quad by widening to 16 bits.
-//
-// An instruction set whose dot product wants one unsigned operand stores weights with kWeightXor applied (0x80 turns
-// q into q + 128) and takes the difference back through dot_start: exact either way.
+// The integer dot product of quads with AVX2: maddubs on |w| and x with w's sign. See dot_portable.h.
 #pragma once
+
+#include <immintrin.h>
 
 #include <cstdint>
 #include <cstring>
@@ -30,9 +29,16 @@ static inline I dot_quad(I acc, const uint8_t* w, const int8_t* x) {
 
 // Plain dot product of n (16 or 32) signed bytes.
 static inline int32_t dot_bytes(const int8_t* w, const int8_t* x, int n) {
-  int32_t sum = 0;
-  for (int j = 0; j < n; ++j) sum += w[j] * x[j];
-  return sum;
+  __m256i sum = _mm256_setzero_si256();
+  if (n == 32) {
+    const __m256i bytes = load256(w);
+    sum = dot_half(sum, bytes, _mm256_abs_epi8(bytes), x);
+  } else {
+    sum = _mm256_madd_epi16(_mm256_cvtepi8_epi16(load128(w)), _mm256_cvtepi8_epi16(load128(x)));
+  }
+  __m128i h = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+  h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
 }
 
 }  // namespace stoke::kernels::STOKE_ISA

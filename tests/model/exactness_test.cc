@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "formats/synth.h"
 #include "tests/model/harness.h"
 
 namespace stoke {
@@ -104,6 +105,40 @@ TEST_P(ExactnessTest, WantedRowsAloneGiveTheSameBits) {
     EXPECT_EQ(std::memcmp(logits.data(), all.data() + static_cast<size_t>(outputs[i]) * vocab, vocab * sizeof(float)), 0);
   }
 }
+
+// Quantised weights, dense and with experts: every type's single-token and batched products must agree, too.
+class QuantizedExactnessTest : public testing::TestWithParam<const char*> {};
+
+TEST_P(QuantizedExactnessTest, AnyChunkingAndThreadsGiveTheSameBits) {
+  const std::vector<int32_t> tokens = some_tokens(50, 29);
+  for (int64_t experts : {0, 4}) {
+    const std::string path = testing::TempDir() + "/stoke_exact_" + GetParam() + std::to_string(experts) + ".gguf";
+    const formats::SynthShape shape{.name = "tiny", .layers = 2, .dim = 256, .ffn = 512, .heads = 4, .kv_heads = 2,
+                                    .head_dim = 64, .vocab = 512, .context = 256, .experts = experts,
+                                    .experts_used = experts / 2};
+    const auto written = formats::write_synth({.shape = shape, .type = GetParam(), .seed = 3, .output = path});
+    ASSERT_TRUE(written.ok()) << written.status().message();
+    std::vector<float> first;
+    for (int threads : {1, 2}) {
+      auto opened = test::Harness::open(path, {.threads = threads});
+      ASSERT_TRUE(opened.ok()) << opened.status().message();
+      test::Harness& h = **opened;
+      for (int64_t chunk : {64, 1, 17}) {
+        const kv::SeqId seq = h.pool->create_sequence();
+        const std::vector<float> logits = h.feed(seq, tokens, chunk);
+        if (first.empty()) first = logits;
+        EXPECT_TRUE(same_bits(first, logits)) << threads << " threads, chunk " << chunk << ", experts " << experts;
+        h.pool->release(seq);
+      }
+    }
+    std::filesystem::remove(path);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Types, QuantizedExactnessTest,
+                         testing::Values("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k",
+                                         "iq4_nl", "iq4_xs", "mxfp4", "f16"),
+                         [](const auto& param) { return std::string(param.param); });
 
 INSTANTIATE_TEST_SUITE_P(Families, ExactnessTest, testing::ValuesIn(kModels), [](const auto& param) {
   std::string name = param.param;

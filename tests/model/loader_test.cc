@@ -2,10 +2,15 @@
 // case is a true model file with one thing changed in memory.
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <numeric>
+
 #include <nlohmann/json.hpp>
 
 #include "engine/model_loader.h"
 #include "formats/model_file.h"
+#include "kernels/kernels.h"
+#include "tensor/blocks.h"
 
 namespace stoke {
 namespace {
@@ -124,6 +129,47 @@ TEST(LoaderTest, FindsTheTextModelInsideAnother) {
   file.config_json = json.dump();
   for (formats::TensorEntry& tensor : file.tensors) tensor.name = "language_model." + tensor.name;
   EXPECT_EQ(refusal(file), "");
+}
+
+// gpt-oss folders hold MXFP4 as nibble pairs and scales apart, rows of gate and up alternating: row r of `up` is source
+// row 2 r + 1, and its element 2 i + 1 is the high half of byte i.
+TEST(LoaderTest, DecodesSplitMxfp4Rows) {
+  engine::MatrixSpec spec;
+  spec.info = {.type = DType::kMXFP4, .rows = 2, .cols = 64, .row_bytes = row_bytes(DType::kMXFP4, 64)};
+  spec.stored = DType::kMXFP4;
+  spec.layout = engine::PieceLayout::kMxfp4Split;
+  const engine::Piece up{.rows = 2, .source_rows = 4, .row_begin = 1, .row_step = 2};
+  std::vector<std::byte> pairs(4 * 2 * 16);
+  std::vector<std::byte> scales(4 * 2);
+  for (size_t i = 0; i < pairs.size(); ++i) pairs[i] = static_cast<std::byte>(i * 37 + 11);
+  for (size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<std::byte>(120 + i);
+  for (int64_t row = 0; row < 2; ++row) {
+    std::vector<std::byte> decoded(spec.info.row_bytes);
+    engine::decode_row(spec, up, pairs.data(), scales.data(), row, decoded.data());
+    std::vector<float> values(64);
+    kernels::find("portable")->dequantize_row(DType::kMXFP4, decoded.data(), values.data(), 64);
+    const size_t source = 2 * static_cast<size_t>(row) + 1;
+    for (size_t k = 0; k < 64; ++k) {
+      const auto pair = static_cast<unsigned>(pairs[source * 32 + k / 2]);
+      const unsigned nibble = k % 2 == 0 ? pair & 15u : pair >> 4;
+      const auto exponent = static_cast<int>(scales[source * 2 + k / 32]) - 127;
+      EXPECT_EQ(values[k], std::ldexp(static_cast<float>(kFP4Doubled[nibble]) / 2, exponent)) << row << " " << k;
+    }
+  }
+}
+
+// gpt-oss folders in BF16 hold experts transposed.
+TEST(LoaderTest, DecodesTransposedRows) {
+  engine::MatrixSpec spec;
+  spec.info = {.type = DType::kF32, .rows = 2, .cols = 3, .row_bytes = 12};
+  spec.layout = engine::PieceLayout::kTransposed;
+  const engine::Piece gate{.rows = 2, .source_rows = 4, .row_begin = 0, .row_step = 2};
+  std::vector<float> source(12);
+  std::iota(source.begin(), source.end(), 0.0f);  // element (col, row) is 4 col + row
+  std::vector<float> decoded(3);
+  engine::decode_row(spec, gate, reinterpret_cast<const std::byte*>(source.data()), nullptr, 1,
+                     reinterpret_cast<std::byte*>(decoded.data()));
+  EXPECT_EQ(decoded, (std::vector<float>{2, 6, 10}));
 }
 
 TEST(LoaderTest, QuantChoosesATypeThatFitsEachWidth) {

@@ -5,6 +5,9 @@
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include <array>
@@ -26,6 +29,11 @@ bool always() { return true; }
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 }
+// CPUID 7.1: EAX 4. Asked for directly: compilers differ in whether they know the name.
+bool has_avxvnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1) != 0;
+}
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
@@ -40,9 +48,11 @@ bool has_amx() {
   return (edx & kTileAndInt8) == kTileAndInt8 && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_avx2, has_avx2},
-                                    Candidate{&k_avx512, has_avx512}, Candidate{&k_amx, has_amx}};
+                                    Candidate{&k_avxvnni, has_avxvnni}, Candidate{&k_avx512, has_avx512},
+                                    Candidate{&k_amx, has_amx}};
 #elif defined(__aarch64__)
-constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_neon, always}};
+bool has_neon_dotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_neon, has_neon_dotprod}};
 #else
 constexpr std::array kCandidates = {Candidate{&k_portable, always}};
 #endif

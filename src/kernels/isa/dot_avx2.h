@@ -1,4 +1,5 @@
-// The integer dot product of quads with AVX2: maddubs on |w| and x with w's sign. See dot_portable.h.
+// The integer dot product of quads with AVX2: |w| times x with w's sign, by maddubs or, where the translation unit has
+// AVX-VNNI, by vpdpbusd. See dot_portable.h.
 #pragma once
 
 #include <immintrin.h>
@@ -17,7 +18,11 @@ static inline I dot_start(I) { return iset1(0); }
 // |w| * sign(x, w): the products of two bytes stay below 2 * 128 * 127 and so inside maddubs' 16 bits.
 static inline __m256i dot_half(__m256i acc, __m256i w, __m256i w_abs, const int8_t* x) {
   const __m256i signed_x = _mm256_sign_epi8(load256(x), w);
+#ifdef __AVXVNNI__
+  return _mm256_dpbusd_avx_epi32(acc, w_abs, signed_x);
+#else
   return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w_abs, signed_x), _mm256_set1_epi16(1)));
+#endif
 }
 static inline I dot_quad(I acc, const uint8_t* w, const int8_t* x) {
   int32_t quad;

@@ -8,6 +8,7 @@ namespace stoke::kernels {
 extern const Kernels k_portable;
 #if defined(__x86_64__)
 extern const Kernels k_avx2;
+extern const Kernels k_avxvnni;
 extern const Kernels k_avx512;
 extern const Kernels k_amx;
 #elif defined(__aarch64__)

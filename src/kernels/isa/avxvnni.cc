@@ -1,0 +1,12 @@
+// The kernel table for avxvnni: AVX2 with its VNNI. Compiled with that instruction set's flags (kernels/CMakeLists.txt).
+#define STOKE_ISA avxvnni
+#include "kernels/isa/vec16_avx2.h"
+#include "kernels/isa/dot_avx2.h"
+#include "kernels/isa/all.h"
+#include "kernels/isa/tables.h"
+
+namespace stoke::kernels {
+
+const Kernels k_avxvnni = avxvnni::make_table("avxvnni");
+
+}  // namespace stoke::kernels

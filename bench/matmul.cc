@@ -49,7 +49,9 @@ class Weights {
       kernels::quantize_row(type, row.data(), data_.data + static_cast<size_t>(r) * row_bytes_, shape.cols);
     }
     const size_t filled = static_cast<size_t>(kDistinctRows) * row_bytes_, all = count_ * matrix_bytes();
-    for (size_t at = filled; at < all; at += filled) std::memcpy(data_.data + at, data_.data, std::min(filled, all - at));
+    for (size_t at = filled; at < all; at += filled) {
+      std::memcpy(data_.data + at, data_.data, std::min(filled, all - at));
+    }
   }
   size_t matrix_bytes() const { return static_cast<size_t>(shape_.rows) * row_bytes_; }
   size_t count() const { return count_; }
@@ -66,7 +68,8 @@ class Weights {
 };
 
 // Median seconds of one product.
-double measure(const kernels::Kernels& k, sys::ThreadPool& threads, const Weights& weights, Shape shape, int64_t tokens) {
+double measure(const kernels::Kernels& k, sys::ThreadPool& threads, const Weights& weights, Shape shape,
+               int64_t tokens) {
   std::vector<float> x(static_cast<size_t>(tokens * shape.cols)), y(static_cast<size_t>(tokens * shape.rows));
   std::mt19937 rng(2);
   std::normal_distribution<float> normal;

@@ -54,7 +54,8 @@ class MatmulFloatTest : public testing::TestWithParam<DType> {
       for (int64_t r = 0; r < s.rows; ++r) {
         const float want = contract(values.data() + r * s.cols, x.data() + t * stride, s.cols);
         ASSERT_EQ(y[static_cast<size_t>(t * s.rows + r)], want)
-            << kernels.isa << " rows " << s.rows << " cols " << s.cols << " tokens " << s.tokens << " at " << r << ", " << t;
+            << kernels.isa << " rows " << s.rows << " cols " << s.cols << " tokens " << s.tokens << " at " << r << ", "
+            << t;
       }
     }
   }

@@ -1,4 +1,4 @@
-// The kernel table for avxvnni: AVX2 with its VNNI. Compiled with that instruction set's flags (kernels/CMakeLists.txt).
+// The kernel table for avxvnni: AVX2 with its VNNI. Compiled with its own flags (see kernels/CMakeLists.txt).
 #define STOKE_ISA avxvnni
 #include "kernels/isa/vec16_avx2.h"
 #include "kernels/isa/dot_avx2.h"

@@ -1,0 +1,149 @@
+#!/usr/bin/env python3
+"""The command line as scripts see it: exit statuses, one line per failure, JSON keys. usage: cli_test.py STOKE"""
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import unittest
+
+STOKE = os.path.abspath(sys.argv[1])
+FOLDER = tempfile.TemporaryDirectory()
+MODEL = os.path.join(FOLDER.name, "tiny.gguf")
+SHAPE = ["--arch", "llama", "--layers", "2", "--dim", "64", "--ffn", "96", "--heads", "4", "--kv-heads", "2", "--vocab",
+         "512", "-c", "512", "--type", "q8_0"]
+STATS = ["model", "threads", "isa", "load_s", "time_to_first_token_s", "prefill_tokens_per_s", "decode_tokens_per_s",
+         "token_s_p50", "token_s_p90", "token_s_p99", "token_s_mean", "budget_bytes", "peak_rss_bytes",
+         "page_cache_bytes", "bytes_read", "bytes_read_per_token", "reads", "cache_hit_rate", "io_stall_share",
+         "active_neuron_share", "predictor_recall"]
+
+
+def stoke(*arguments, stdin=""):
+    return subprocess.run([STOKE, *arguments], input=stdin.encode(), capture_output=True, timeout=120)
+
+
+def as_json(*arguments, stdin=""):
+    done = stoke(*arguments, "--json", stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+class Cli(unittest.TestCase):
+    def fails(self, status, *arguments, says=()):
+        done = stoke(*arguments)
+        self.assertEqual(done.returncode, status, done)
+        self.assertEqual(done.stdout, b"")
+        lines = done.stderr.decode().splitlines()
+        self.assertEqual(len(lines), 1, lines)
+        for part in says:
+            self.assertIn(part, lines[0])
+
+    def keys(self, found, wanted):
+        for key in wanted:
+            self.assertIn(key, found)
+
+    def test_run_json_has_the_keys_and_is_reproducible(self):
+        first = as_json("run", MODEL, "-p", "hello", "-n", "8", "--temp", "0", "--ignore-eos", "-t", "1")
+        self.keys(first, ["text", "tokens", "prompt_tokens", "generated_tokens", "stop_reason", "logits_hash", "stats"])
+        self.keys(first["stats"], STATS)
+        self.assertEqual(first["generated_tokens"], 8)
+        self.assertEqual(len(first["tokens"]), 8)
+        self.assertEqual(first["stop_reason"], "length")
+        again = as_json("run", MODEL, "-p", "hello", "-n", "8", "--temp", "0", "--ignore-eos", "-t", "2", "-b", "1")
+        self.assertEqual(again["logits_hash"], first["logits_hash"])
+        self.assertEqual(again["tokens"], first["tokens"])
+
+    def test_same_seed_same_text(self):
+        drawn = [as_json("run", MODEL, "-p", "a", "-n", "16", "-s", "5", "--temp", "1.5", "--ignore-eos")["tokens"]
+                 for _ in range(2)]
+        self.assertEqual(drawn[0], drawn[1])
+
+    def test_run_prints_the_completion_only(self):
+        expected = as_json("run", MODEL, "-p", "hello", "-n", "8", "--temp", "0", "--ignore-eos")["text"]
+        done = stoke("run", MODEL, "-n", "8", "--temp", "0", "--ignore-eos", stdin="hello\n")
+        self.assertEqual(done.stdout.decode("utf-8"), expected)
+        self.assertEqual(done.stderr, b"")
+
+    def test_bench_json_has_the_keys(self):
+        found = as_json("bench", MODEL, "--prompt", "16", "--generate", "4", "--repeat", "2", "--parallel", "2")
+        self.keys(found, ["prefill_tokens_per_s", "decode_tokens_per_s", "samples", "stats"])
+        self.keys(found["stats"], STATS)
+        self.assertEqual(len(found["samples"]), 2)
+        self.assertGreater(found["decode_tokens_per_s"], 0)
+
+    def test_ppl_json_has_the_keys(self):
+        text = "The quick brown fox jumps over the lazy dog. " * 20
+        found = as_json("ppl", MODEL, "-c", "64", "--windows", "3", stdin=text)
+        self.keys(found, ["perplexity", "nll", "tokens_scored", "windows", "stats"])
+        self.assertEqual(found["windows"], 3)
+        self.assertEqual(found["tokens_scored"], 3 * 31)
+
+    def test_tokenize_gives_ids_that_decode_to_the_text(self):
+        text = "héllo, wörld \n"
+        found = as_json("tokenize", MODEL, "--no-bos", stdin=text)
+        self.assertEqual(found["text"], text)
+        plain = stoke("tokenize", MODEL, "--no-bos", stdin=text)
+        self.assertEqual([int(word) for word in plain.stdout.split()], found["tokens"])
+
+    def test_inspect_json_has_the_keys(self):
+        found = as_json("inspect", MODEL)
+        self.keys(found, ["architecture", "parameters", "quantization", "layers", "context_length", "weights_bytes",
+                          "memory_min_bytes", "memory_full_bytes"])
+        self.assertEqual(found["architecture"], "llama")
+        self.assertEqual(found["layers"], 2)
+        self.assertLessEqual(found["memory_min_bytes"], found["memory_full_bytes"])
+
+    def test_wrong_usage_is_status_2(self):
+        self.fails(2)
+        self.fails(2, "fly")
+        self.fails(2, "run")
+        self.fails(2, "run", MODEL, "--temp", "warm")
+        self.fails(2, "run", MODEL, "--memory", "much", says=["2G"])
+        self.fails(2, "run", MODEL, "-p", "a", "-f", "b")
+        self.fails(2, "bench", MODEL, "--prompt", "0", "--generate", "0")
+
+    def test_failures_are_one_line_and_status_1(self):
+        missing = os.path.join(FOLDER.name, "missing.gguf")
+        self.fails(1, "run", missing, "-p", "a", says=["missing.gguf"])
+        self.fails(1, "run", MODEL, "-p", "word " * 600, "-c", "64", says=["64", "-c"])
+        self.fails(1, "run", MODEL, "-p", "a", "--memory", "1M", says=["--memory", "what would fit"])
+        self.fails(1, "run", MODEL, "-p", "a", "--isa", "z80", says=["portable"])
+        self.fails(1, "ppl", MODEL, "-p", "short", says=["window"])
+        garbage = os.path.join(FOLDER.name, "garbage.gguf")
+        with open(garbage, "wb") as file:
+            file.write(b"not a model" * 100)
+        self.fails(1, "inspect", garbage, says=["garbage.gguf"])
+
+    def test_unknown_family_lists_the_known(self):
+        with open(MODEL, "rb") as file:
+            data = file.read()
+        # The architecture's name and all keys that start with it, in place: same lengths.
+        data = data.replace(b"llama.", b"gnarl.").replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0gnarl", 1)
+        strange = os.path.join(FOLDER.name, "strange.gguf")
+        with open(strange, "wb") as file:
+            file.write(data)
+        self.fails(1, "run", strange, "-p", "a", says=["gnarl", "qwen3"])
+
+    def test_interrupt_stops_cleanly(self):
+        process = subprocess.Popen([STOKE, "run", MODEL, "-p", "a", "--ignore-eos", "--stats"], stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE)
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        # The tiny model may have finished first.
+        self.assertIn(process.returncode, (0, 130), err)
+        self.assertIn(b"tok/s", err)
+        out.decode("utf-8")
+
+    def test_chat_takes_lines_from_a_pipe(self):
+        done = stoke("chat", MODEL, stdin="/help\n/exit\n")
+        # The tiny model has no chat template, and says so.
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"chat template", done.stderr)
+
+
+if __name__ == "__main__":
+    made = stoke("synth", *SHAPE, "-o", MODEL, "-q")
+    assert made.returncode == 0, made.stderr
+    unittest.main(argv=[sys.argv[0]], verbosity=1)

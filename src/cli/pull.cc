@@ -1,0 +1,217 @@
+// stoke pull: fetches a model by short name, hf:owner/repo/file or URL.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+
+#include "cli/interrupt.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+#include "fetch/digest.h"
+#include "fetch/download.h"
+#include "fetch/store.h"
+#include "sys/files.h"
+
+namespace stoke::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct PullFlags {
+  std::string name;
+  std::string sha256;
+  int retries = 8;
+  double retry_wait = 1;
+  bool list = false;
+  bool json = false;
+  bool quiet = false;
+};
+
+// Beside the installed program (bin/../share/stoke), or in the source tree above a build folder.
+std::string catalogue_path() {
+  if (const char* path = std::getenv("STOKE_CATALOGUE"); path != nullptr && path[0] != '\0') return path;
+  std::error_code error;
+  const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
+  for (const char* relative :
+       {"../share/stoke/catalogue.json", "../data/catalogue.json", "../../data/catalogue.json"}) {
+    const fs::path candidate = (program / relative).lexically_normal();
+    if (fs::exists(candidate, error)) return candidate.string();
+  }
+  return "";
+}
+
+// No catalogue is an empty one: hf: names and URLs work without it.
+Result<std::vector<fetch::CatalogueEntry>> catalogue() {
+  const std::string path = catalogue_path();
+  if (path.empty()) return std::vector<fetch::CatalogueEntry>();
+  return fetch::load_catalogue(path);
+}
+
+// One line that is drawn over itself, at most ten times a second; nothing unless stderr is a terminal.
+class ProgressBar {
+ public:
+  ProgressBar(std::string label, bool shown) : label_(std::move(label)), shown_(shown) {}
+
+  void draw(uint64_t done, uint64_t total) {
+    const auto now = std::chrono::steady_clock::now();
+    if (!shown_ || (now - drawn_at_ < std::chrono::milliseconds(100) && done != total)) return;
+    if (!started_) {
+      started_ = true;
+      start_ = now;
+      start_bytes_ = done;
+    }
+    drawn_at_ = now;
+    const double seconds = std::chrono::duration<double>(now - start_).count();
+    const double rate = seconds > 0 ? static_cast<double>(done - std::min(done, start_bytes_)) / seconds : 0;
+    std::string line = fmt::format("{}  {}", label_, format_size(static_cast<int64_t>(done)));
+    if (total > 0) {
+      const double share = std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
+      const std::string bar(static_cast<size_t>(share * kWidth), '#');
+      line = fmt::format("{}  [{:<{}}] {:3.0f} %  {} of {}", label_, bar, kWidth, share * 100,
+                         format_size(static_cast<int64_t>(done)), format_size(static_cast<int64_t>(total)));
+    }
+    fmt::print(stderr, "\r\033[K{}  {}/s", line, format_size(static_cast<int64_t>(rate)));
+    std::fflush(stderr);
+  }
+  void clear() {
+    if (shown_ && started_) fmt::print(stderr, "\r\033[K");
+  }
+
+ private:
+  static constexpr int kWidth = 30;
+  std::string label_;
+  bool shown_;
+  bool started_ = false;
+  uint64_t start_bytes_ = 0;
+  std::chrono::steady_clock::time_point start_, drawn_at_;
+};
+
+Result<fetch::DownloadResult> pull_file(fetch::Http& http, const fetch::RemoteFile& file, const PullFlags& flags,
+                                        const Interrupt& interrupt) {
+  STOKE_TRY(sys::make_folders(fs::path(file.path).parent_path().string()));
+  ProgressBar bar(fs::path(file.path).filename().string(), !flags.quiet && is_terminal(2));
+  fetch::DownloadRequest request;
+  request.url = file.url;
+  request.path = file.path;
+  request.sha256 = file.sha256;
+  request.size = file.size;
+  request.token = file.token;
+  request.retries = flags.retries;
+  request.first_pause_s = flags.retry_wait;
+  request.progress = [&](uint64_t done, uint64_t total) {
+    bar.draw(done, total);
+    return !interrupt.raised();
+  };
+  request.notice = [&](const std::string& text) {
+    bar.clear();
+    if (!flags.quiet) fmt::print(stderr, "stoke: {}\n", text);
+  };
+  Result<fetch::DownloadResult> result = fetch::download(http, request);
+  bar.clear();
+  return result;
+}
+
+Result<Json> pull_all(const PullFlags& flags, const Interrupt& interrupt) {
+  STOKE_ASSIGN(const auto entries, catalogue());
+  STOKE_ASSIGN(auto files, fetch::find_model(flags.name, entries, fetch::environment_settings()));
+  if (!flags.sha256.empty()) {
+    if (files.size() != 1) return Status(Code::kInvalid, "--sha256 is for a model of one file; this one has parts");
+    STOKE_ASSIGN(files.front().sha256, fetch::parse_sha256(flags.sha256));
+  }
+  STOKE_ASSIGN(fetch::Http http, fetch::Http::open());
+  Json list = Json::array();
+  for (const fetch::RemoteFile& file : files) {
+    Json entry = {{"path", file.path}, {"url", file.url}};
+    if (!fs::exists(file.path)) {
+      STOKE_ASSIGN(const fetch::DownloadResult done, pull_file(http, file, flags, interrupt));
+      entry["bytes"] = done.bytes;
+      entry["bytes_resumed"] = done.bytes_resumed;
+      entry["sha256"] = done.sha256.empty() ? Json() : Json(done.sha256);
+    } else if (!file.sha256.empty()) {
+      const fetch::KeepGoing keep_going = [&](uint64_t) { return !interrupt.raised(); };
+      STOKE_ASSIGN(const std::string sha256, fetch::sha256_file(file.path, keep_going));
+      if (sha256 != file.sha256) {
+        return Status(Code::kCorrupt,
+                      fmt::format("{}: is here, but its SHA-256 is {}, should be {}; delete it and pull "
+                                  "again",
+                                  file.path, sha256, file.sha256));
+      }
+      entry["sha256"] = sha256;
+    }
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
+int list_models(const PullFlags& flags) {
+  const auto entries = catalogue();
+  if (!entries.ok()) return fail(entries.status());
+  Json all = Json::array();
+  for (const fetch::CatalogueEntry& entry : *entries) {
+    all.push_back({{"name", entry.name}, {"source", entry.source}, {"licence", entry.licence}});
+    if (!flags.json) fmt::print("{:<16} {:<12} {}\n", entry.name, entry.licence, entry.about);
+  }
+  if (flags.json) print_json(Json{{"models", all}});
+  return 0;
+}
+
+int run(const PullFlags& flags) {
+  if (flags.list) return list_models(flags);
+  if (flags.name.empty()) return fail_usage("pull what? give a name (stoke pull --list), hf:owner/repo/file or a URL");
+  const Interrupt interrupt;
+  const Result<Json> files = pull_all(flags, interrupt);
+  if (!files.ok()) {
+    const int status = fail(files.status());
+    return interrupt.raised() ? kExitInterrupted : status;
+  }
+  const std::string path = files->front().at("path");
+  if (flags.json) {
+    print_json(Json{{"path", path}, {"files", *files}});
+    return 0;
+  }
+  for (const Json& file : *files) {
+    if (!flags.quiet && file.contains("bytes") && file.at("sha256").is_null()) {
+      fmt::print(stderr, "stoke: {}: no checksum is known for it, only its length was checked\n",
+                 file.at("path").get<std::string>());
+    }
+  }
+  fmt::print("{}\n", path);
+  return 0;
+}
+
+}  // namespace
+
+Result<std::string> resolve_model(const std::string& name_or_path) {
+  std::error_code error;
+  if (fs::exists(name_or_path, error)) return name_or_path;
+  STOKE_ASSIGN(const auto entries, catalogue());
+  if (!fetch::is_remote_name(name_or_path, entries)) return name_or_path;
+  STOKE_ASSIGN(const auto files, fetch::find_model(name_or_path, entries, fetch::environment_settings()));
+  for (const fetch::RemoteFile& file : files) {
+    if (fs::exists(file.path, error)) continue;
+    return Status(Code::kNotFound, fmt::format("{}: not fetched yet ({} is absent); fetch it with: stoke pull {}",
+                                               name_or_path, file.path, name_or_path));
+  }
+  return files.front().path;
+}
+
+void add_pull(CLI::App& app, Context& context) {
+  auto& flags = context.make<PullFlags>();
+  auto* verb = app.add_subcommand("pull", "fetches a model, resumable and checksummed; prints where it lies");
+  verb->add_option("NAME", flags.name, "a short name (see --list), hf:owner/repo/file, or a URL");
+  verb->add_flag("--list", flags.list, "the short names there are");
+  verb->add_option("--sha256", flags.sha256, "what the file's SHA-256 must be");
+  verb->add_option("--retries", flags.retries, "tries in a row without a byte before giving up")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+  verb->add_option("--retry-wait", flags.retry_wait, "seconds before the first new try; doubles up to 30")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  verb->add_flag("--json", flags.json, "one JSON object: path, and for each file path, url, bytes, sha256");
+  verb->add_flag("-q,--quiet", flags.quiet, "no progress and no notices");
+  verb->callback([&] { context.run([&flags] { return run(flags); }); });
+}
+
+}  // namespace stoke::cli

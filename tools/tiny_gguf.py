@@ -1,4 +1,4 @@
-"""Writes the GGUF twin of a tiny Hugging Face folder (make_model_goldens.py), with the keys and names llama.cpp uses."""
+"""Writes the GGUF twin of a tiny Hugging Face folder (make_model_goldens.py), with llama.cpp's keys and names."""
 
 import json
 

@@ -113,6 +113,9 @@ constexpr Family kFamilies[] = {
     {.name = "llama", .gguf_arch = "llama", .hf_type = "llama", .gguf_neox = false, .moe_optional = true,
      .normalize = true},
     {.name = "mistral", .gguf_arch = nullptr, .hf_type = "mistral"},
+    // Its code applies ReLU to gate and up whatever the configuration calls it.
+    {.name = "bamboo", .gguf_arch = nullptr, .hf_type = "bamboo", .activation = Activation::kDrelu,
+     .activation_fixed = true},
     {.name = "mixtral", .gguf_arch = nullptr, .hf_type = "mixtral", .moe = true, .normalize = true,
      .hf_names = kMixtralHf},
     {.name = "qwen2", .gguf_arch = "qwen2", .hf_type = "qwen2"},
@@ -126,15 +129,16 @@ constexpr Family kFamilies[] = {
      .hf_names = kGemmaHf},
     {.name = "gemma3", .gguf_arch = "gemma3", .hf_type = "gemma3_text", .norms = NormStyle::kSandwich,
      .qk_norm = QkNorm::kHead, .activation = Activation::kGelu, .scaled_embedding = true, .hf_norm_plus_one = true,
-     .window_period = 6, .local_rope = true, .wide_scale_layers = 62, .hf_defaults = kGemma3Defaults, .hf_names = kGemmaHf},
+     .window_period = 6, .local_rope = true, .wide_scale_layers = 62, .hf_defaults = kGemma3Defaults,
+     .hf_names = kGemmaHf},
     {.name = "phi3", .gguf_arch = "phi3", .hf_type = "phi3", .gguf_names = kPhi3Gguf},
     {.name = "smollm3", .gguf_arch = "smollm3", .hf_type = "smollm3", .gguf_neox = false, .rope_period = 4},
     {.name = "olmo2", .gguf_arch = "olmo2", .hf_type = "olmo2", .norms = NormStyle::kPost, .qk_norm = QkNorm::kWidth,
      .hf_names = kOlmo2Hf},
     {.name = "olmoe", .gguf_arch = "olmoe", .hf_type = "olmoe", .qk_norm = QkNorm::kWidth, .moe = true},
     {.name = "gpt-oss", .gguf_arch = "gpt-oss", .hf_type = "gpt_oss", .activation = Activation::kSwigluOai,
-     .activation_fixed = true, .window_period = 2, .yarn_truncate = false, .moe = true, .softmax_first = false, .sinks = true,
-     .interleaved_experts = true, .gguf_names = kGptOssGguf, .hf_names = kGptOssHf},
+     .activation_fixed = true, .window_period = 2, .yarn_truncate = false, .moe = true, .softmax_first = false,
+     .sinks = true, .interleaved_experts = true, .gguf_names = kGptOssGguf, .hf_names = kGptOssHf},
 };
 
 const RoleName* find_override(std::span<const RoleName> names, Role role) {

@@ -1,7 +1,7 @@
 // The families of models that stoke knows: one table row each, and the names of their tensors.
 //
-// A new family is a row here, tensor names where they differ from the common ones, and, where its mathematics differs, a
-// field in config.h. Nothing here reads files: the engine's loader does, asking this table what to look for.
+// A new family is a row here, tensor names where they differ from the common ones, and, where its mathematics differs,
+// a field in config.h. Nothing here reads files: the engine's loader does, asking this table what to look for.
 // Thread role: any; constant data.
 #pragma once
 

@@ -129,8 +129,9 @@ Transformer::Buffers Transformer::layout(ScratchLayout& at, const Config& c, con
   b.attended = at.take<float>(rows * c.q_dim());
   b.acts = at.take<std::byte>(static_cast<int64_t>(kernels::act_bytes(rows, std::max(c.dim, c.q_dim()))));
   b.row = at.take<std::byte>(c.dim * int64_t{sizeof(float)});  // no stored type is wider
+  const AttentionShape shape = attention_shape(c, nullptr, 0);
   b.attention = at.take<std::byte>(
-      static_cast<int64_t>(attention_scratch_bytes(attention_shape(c, nullptr, 0), threads.size(), options.max_context)));
+      static_cast<int64_t>(attention_scratch_bytes(shape, threads.size(), options.max_context)));
   b.angles[0] = at.take<float>(rows * c.rope.n_rot);
   b.angles[1] = at.take<float>(rows * c.local_rope.n_rot);
   return b;
@@ -258,8 +259,9 @@ void Transformer::keep(std::span<const int64_t> outputs) {
   for (const int64_t from : outputs) {
     CHECK(from >= to && from < rows_);
     if (from != to) {
+      const int64_t width = config_.q_dim();
       std::copy_n(buffers_.x + from * config_.dim, config_.dim, buffers_.x + to * config_.dim);
-      std::copy_n(buffers_.attended + from * config_.q_dim(), config_.q_dim(), buffers_.attended + to * config_.q_dim());
+      std::copy_n(buffers_.attended + from * width, width, buffers_.attended + to * width);
     }
     ++to;
   }

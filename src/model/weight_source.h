@@ -1,8 +1,9 @@
 // The byte door: how the forward pass gets at weights, wherever they are.
 //
-// Attention, experts, head and FFN alike ask for a *lease on row blocks of a matrix*. A resident source answers with all
-// the rows at once; a streaming source answers with what it has, or waits for a read, and may answer with fewer rows
-// than asked: the caller computes those, releases, and asks again from lease.rows.end. Embedding rows are fetched singly.
+// Attention, experts, head and FFN alike ask for a *lease on row blocks of a matrix*. A resident source answers with
+// all the rows at once; a streaming source answers with what it has, or waits for a read, and may answer with fewer
+// rows than asked: the caller computes those, releases, and asks again from lease.rows.end. Embedding rows are fetched
+// singly.
 // Thread role: the control thread only; the leased bytes may be read by any worker until release.
 // Ownership: the source owns the bytes; they stay valid and unchanged while leased.
 // The forward pass holds at most kMaxLeases leases at once: a source that can hold one row block of that many matrices

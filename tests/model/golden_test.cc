@@ -2,10 +2,10 @@
 // prompt longer than the sliding windows, and 64 greedy tokens, from the folder and from its GGUF twin.
 //
 // Tolerance. Weights are exact in every file, arithmetic is FP32 on both sides, and both round K and V to F16. What
-// remains is the order of summation (about sqrt(100) * 2^-24 relative a product) and, through it, single K or V elements
-// that fall to the other side of a rounding boundary: 2^-11 of that element, one among hundreds in a score or a sum. Per
-// layer that is well under 1e-4 of the state's size; a few layers and the head allow 1e-3 of the largest logit. Greedy
-// tokens were chosen to win by at least twice that.
+// remains is the order of summation (about sqrt(100) * 2^-24 relative a product) and, through it, single K or V
+// elements that fall to the other side of a rounding boundary: 2^-11 of that element, one among hundreds in a score or
+// a sum. Per layer that is well under 1e-4 of the state's size; a few layers and the head allow 1e-3 of the largest
+// logit. Greedy tokens were chosen to win by at least twice that.
 #include <gtest/gtest.h>
 
 #include <cmath>

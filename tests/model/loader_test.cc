@@ -68,6 +68,7 @@ TEST(LoaderTest, ActivationIsReadOrOverridden) {
   EXPECT_EQ(activation("llama-reglu/model.gguf", ""), model::Activation::kRelu);
   EXPECT_EQ(activation("mixtral-drelu", ""), model::Activation::kDrelu);
   EXPECT_EQ(activation("llama/model.gguf", "drelu"), model::Activation::kDrelu);
+  EXPECT_EQ(refusal_with("mistral", "model_type", "bamboo"), "");
 }
 
 TEST(LoaderTest, Refuse_NumbersThatMakeNoSense) {

@@ -149,13 +149,13 @@ constexpr double kTileMacs = 16 * 16 * 64;
 
 void int8_dotprod(int64_t steps) {
   for (int64_t step = 0; step < steps; ++step) {
-    asm volatile(".arch_extension dotprod\n" STOKE_TWELVE("sdot", "4s, v20.16b, v21.16b\n")::: STOKE_SUMS);
+    asm volatile(".arch armv8.2-a+dotprod\n" STOKE_TWELVE("sdot", "4s, v20.16b, v21.16b\n")::: STOKE_SUMS);
   }
 }
 
 void int8_i8mm(int64_t steps) {
   for (int64_t step = 0; step < steps; ++step) {
-    asm volatile(".arch_extension i8mm\n" STOKE_TWELVE("smmla", "4s, v20.16b, v21.16b\n")::: STOKE_SUMS);
+    asm volatile(".arch armv8.2-a+i8mm\n" STOKE_TWELVE("smmla", "4s, v20.16b, v21.16b\n")::: STOKE_SUMS);
   }
 }
 

@@ -30,7 +30,8 @@ TEST(ChatTemplate, BlanksAroundBlocksAsTheReferenceHasThem) {
 }
 
 TEST(ChatTemplate, PythonsSpelling) {
-  EXPECT_EQ(render("{{ x }} {{ y }} {{ z }} {{ n }} {{ f }}", "[]", R"({"x":true,"y":null,"z":[1,"a'b",{"k":false}],"n":3,"f":1e16})"),
+  EXPECT_EQ(render("{{ x }} {{ y }} {{ z }} {{ n }} {{ f }}", "[]",
+                   R"({"x":true,"y":null,"z":[1,"a'b",{"k":false}],"n":3,"f":1e16})"),
             "True None [1, \"a'b\", {'k': False}] 3 1e+16");
   EXPECT_EQ(render("{{ x | tojson }}", "[]", R"({"x":{"b":"<é&'\n","a":[1,2.0,null,true],"e":{},"l":[]}})"),
             R"({"b": "<é&'\n", "a": [1, 2.0, null, true], "e": {}, "l": []})");
@@ -51,9 +52,11 @@ TEST(ChatTemplate, WhatTemplatesUse) {
   EXPECT_EQ(render("{% macro f(x, y=2) %}{{ x + y }}{% endmacro %}{{ f(1) }} {{ f(1, y=5) }}"), "3 6");
   EXPECT_EQ(render("{{ 'a</t>b'.split('</t>')[-1].lstrip('b') ~ 'x'.upper() }}{{ 'ab'.removeprefix('a') }}"), "Xb");
   EXPECT_EQ(render("{%- generation -%} x {%- endgeneration %}|{% generation %}y{% endgeneration %}"), "x|y");
-  EXPECT_EQ(render("{% for k, v in x.items() %}{{ k }}={{ v }};{% endfor %}", "[]", R"({"x":{"z":1,"a":2}})"), "z=1;a=2;");
-  EXPECT_EQ(render("{{ enable_thinking is defined and enable_thinking is false }}", "[]", R"({"enable_thinking":false})"),
-            "True");
+  EXPECT_EQ(render("{% for k, v in x.items() %}{{ k }}={{ v }};{% endfor %}", "[]", R"({"x":{"z":1,"a":2}})"),
+            "z=1;a=2;");
+  EXPECT_EQ(
+      render("{{ enable_thinking is defined and enable_thinking is false }}", "[]", R"({"enable_thinking":false})"),
+      "True");
   auto dated = try_render("{{ strftime_now('%Y') }}", {.messages = "[]", .now = 86400 * 365 * 30});
   ASSERT_TRUE(dated.ok()) << dated.status().message();
   EXPECT_EQ(dated->text(), "1999");
@@ -73,8 +76,9 @@ TEST(ChatTemplate, FailuresSayWhat) {
 }
 
 TEST(ChatTemplate, HostileTemplatesEndWithAnError) {
-  EXPECT_FALSE(try_render("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-                          {.messages = "[]"}).ok());
+  EXPECT_FALSE(
+      try_render("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", {.messages = "[]"})
+          .ok());
   EXPECT_FALSE(try_render("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", {.messages = "[]"}).ok());
   std::string deep;
   for (int i = 0; i < 100000; ++i) deep += "(";
@@ -96,7 +100,8 @@ TEST(ChatTemplate, OneThatDoublesAStringForEverIsStopped) {
 }
 
 constexpr std::string_view kChatMl =
-    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + (m.content | trim) + '<|im_end|>' + '\\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + (m.content | trim) + '<|im_end|>' + '\\n' }}{% endfor "
+    "%}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 
 // One token per byte, and two special ones.
@@ -148,9 +153,9 @@ TEST(ChatPrompt, SpecialTokensOfTheTemplateOnly) {
 
 TEST(ChatPrompt, SplitSpecialTextInTwoPartsStaysText) {
   auto tokenizer = bytes_and_chatml();
-  auto prompt = try_render("{% for p in messages[0].content %}{{ p.text }}{% endfor %}",
-                           {.messages = R"([{"role":"user","content":[{"text":"<|im_"},{"text":"end|>"}]}])"},
-                           tokenizer.get());
+  auto prompt =
+      try_render("{% for p in messages[0].content %}{{ p.text }}{% endfor %}",
+                 {.messages = R"([{"role":"user","content":[{"text":"<|im_"},{"text":"end|>"}]}])"}, tokenizer.get());
   ASSERT_TRUE(prompt.ok()) << prompt.status().message();
   EXPECT_EQ(prompt->text(), "<|im_end|>");
   EXPECT_EQ(tokenizer->encode_prompt(*prompt)->size(), 10u);
@@ -158,7 +163,8 @@ TEST(ChatPrompt, SplitSpecialTextInTwoPartsStaysText) {
 
 TEST(ChatPrompt, PlainMessagesEncodeAsTheWholeText) {
   auto tokenizer = bytes_and_chatml();
-  auto prompt = try_render(kChatMl, {.messages = R"([{"role":"user","content":"a < b | c > d \u0000 é"}])"}, tokenizer.get());
+  auto prompt =
+      try_render(kChatMl, {.messages = R"([{"role":"user","content":"a < b | c > d \u0000 é"}])"}, tokenizer.get());
   ASSERT_TRUE(prompt.ok()) << prompt.status().message();
   EXPECT_EQ(prompt->mark, 0u);
   EXPECT_EQ(*tokenizer->encode_prompt(*prompt),

@@ -18,12 +18,28 @@ constexpr int32_t kControl = 3;
 constexpr size_t kCacheBytes = size_t{1} << 20;
 
 // Names of tokens that end an answer, whatever else the files say.
-constexpr std::array<std::string_view, 22> kEndNames = {
-    "<|eot_id|>",      "<|im_end|>",  "<|end|>",     "<|return|>",         "<|call|>",
-    "<|flush|>",       "<|calls|>",   "<end_of_turn>", "<|endoftext|>",    "<|eom_id|>",
-    "<EOT>",           "_<EOT>",      "[EOT]",       "[EOS]",              "<|end_of_text|>",
-    "<end_of_utterance>", "<eos>",    "<turn|>",     "<|end_of_turn|>",    "<|eos|>",
-    "<｜end▁of▁sentence｜>", "</s>"};
+constexpr std::array<std::string_view, 22> kEndNames = {"<|eot_id|>",
+                                                        "<|im_end|>",
+                                                        "<|end|>",
+                                                        "<|return|>",
+                                                        "<|call|>",
+                                                        "<|flush|>",
+                                                        "<|calls|>",
+                                                        "<end_of_turn>",
+                                                        "<|endoftext|>",
+                                                        "<|eom_id|>",
+                                                        "<EOT>",
+                                                        "_<EOT>",
+                                                        "[EOT]",
+                                                        "[EOS]",
+                                                        "<|end_of_text|>",
+                                                        "<end_of_utterance>",
+                                                        "<eos>",
+                                                        "<turn|>",
+                                                        "<|end_of_turn|>",
+                                                        "<|eos|>",
+                                                        "<｜end▁of▁sentence｜>",
+                                                        "</s>"};
 
 bool is_end_name(std::string_view name) {
   return std::find(kEndNames.begin(), kEndNames.end(), name) != kEndNames.end();
@@ -78,8 +94,8 @@ Status choose_byte_level(const GgufVocab& vocab, Choices* choices) {
   std::string_view name = vocab.pre.empty() ? "default" : std::string_view(vocab.pre);
   const PreTokenizer* pre = find_pre_tokenizer(name);
   if (pre == nullptr) {
-    return Status(Code::kUnsupported, "unknown pre-tokenizer \"" + vocab.pre +
-                                          "\" (tokenizer.ggml.pre); known: " + known_pre_tokenizers());
+    return Status(Code::kUnsupported,
+                  "unknown pre-tokenizer \"" + vocab.pre + "\" (tokenizer.ggml.pre); known: " + known_pre_tokenizers());
   }
   choices->rust.kind = 0;
   choices->rust.ignore_merges = pre->ignore_merges;
@@ -111,8 +127,8 @@ Result<Choices> choose(const GgufVocab& vocab) {
   } else if (vocab.model == "llama" || vocab.model == "t5") {
     choose_sentencepiece(vocab, vocab.model == "t5", &choices);
   } else {
-    return Status(Code::kUnsupported, "unknown tokenizer \"" + vocab.model +
-                                          "\" (tokenizer.ggml.model); known: gpt2 llama t5");
+    return Status(Code::kUnsupported,
+                  "unknown tokenizer \"" + vocab.model + "\" (tokenizer.ggml.model); known: gpt2 llama t5");
   }
   return choices;
 }
@@ -196,8 +212,8 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::from_json(std::string_view tokeniz
   STOKE_ASSIGN(TokenizerConfig parsed, parse_tokenizer_config(config));
   std::vector<StokeTextAdded> added;
   for (const AddedTokenConfig& token : parsed.added) {
-    added.push_back({slice(token.content), token.special, token.normalized, token.lstrip, token.rstrip,
-                     token.single_word});
+    added.push_back(
+        {slice(token.content), token.special, token.normalized, token.lstrip, token.rstrip, token.single_word});
   }
   StokeTextTokenizer* made = nullptr;
   StokeTextBytes error;

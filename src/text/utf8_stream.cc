@@ -20,11 +20,16 @@ struct Sequence {
 // surrogate or too large code points.
 bool second_byte_fits(unsigned char lead, unsigned char second) {
   switch (lead) {
-    case 0xE0: return second >= 0xA0 && second <= 0xBF;
-    case 0xED: return second >= 0x80 && second <= 0x9F;
-    case 0xF0: return second >= 0x90 && second <= 0xBF;
-    case 0xF4: return second >= 0x80 && second <= 0x8F;
-    default: return second >= 0x80 && second <= 0xBF;
+    case 0xE0:
+      return second >= 0xA0 && second <= 0xBF;
+    case 0xED:
+      return second >= 0x80 && second <= 0x9F;
+    case 0xF0:
+      return second >= 0x90 && second <= 0xBF;
+    case 0xF4:
+      return second >= 0x80 && second <= 0x8F;
+    default:
+      return second >= 0x80 && second <= 0xBF;
   }
 }
 
@@ -82,9 +87,7 @@ std::string valid_utf8(std::string_view text) {
 }
 
 TokenStream::TokenStream(const Tokenizer& tokenizer, bool skip_special, bool at_start)
-    : tokenizer_(tokenizer),
-      skip_special_(skip_special),
-      strip_next_(at_start && tokenizer.strips_leading_space()) {}
+    : tokenizer_(tokenizer), skip_special_(skip_special), strip_next_(at_start && tokenizer.strips_leading_space()) {}
 
 std::string TokenStream::push(int32_t token) {
   if (skip_special_ && tokenizer_.is_special(token)) return {};

@@ -25,12 +25,12 @@ TEST(ValidUtf8, KeepsWhatIsValid) {
 TEST(ValidUtf8, ReplacesEachMaximalInvalidRunOnce) {
   EXPECT_EQ(valid_utf8("\xff"), replaced(1));
   EXPECT_EQ(valid_utf8("\x80\x80"), replaced(2));
-  EXPECT_EQ(valid_utf8("\xe2\x82"), replaced(1));                    // cut
-  EXPECT_EQ(valid_utf8("\xe2\x82x"), replaced(1) + "x");             // broken off
+  EXPECT_EQ(valid_utf8("\xe2\x82"), replaced(1));         // cut
+  EXPECT_EQ(valid_utf8("\xe2\x82x"), replaced(1) + "x");  // broken off
   EXPECT_EQ(valid_utf8("\xf0\x9f\x98y"), replaced(1) + "y");
-  EXPECT_EQ(valid_utf8("\xc0\xaf"), replaced(2));                    // too long a spelling
-  EXPECT_EQ(valid_utf8("\xed\xa0\x80"), replaced(3));                // a surrogate
-  EXPECT_EQ(valid_utf8("\xf4\x90\x80\x80"), replaced(4));            // beyond U+10FFFF
+  EXPECT_EQ(valid_utf8("\xc0\xaf"), replaced(2));          // too long a spelling
+  EXPECT_EQ(valid_utf8("\xed\xa0\x80"), replaced(3));      // a surrogate
+  EXPECT_EQ(valid_utf8("\xf4\x90\x80\x80"), replaced(4));  // beyond U+10FFFF
   EXPECT_EQ(valid_utf8("\xf5z"), replaced(1) + "z");
 }
 
@@ -46,7 +46,8 @@ TEST(Utf8Stream, HoldsBackWhatIsNotComplete) {
 
 TEST(Utf8Stream, AnyCutGivesTheSameText) {
   std::mt19937 random(7);
-  const std::string_view kParts[] = {"a", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xff", "\xe2\x82", "\xc0", "\x80"};
+  const std::string_view kParts[] = {"a",    "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80",
+                                     "\xff", "\xe2\x82", "\xc0",         "\x80"};
   for (int round = 0; round < 2000; ++round) {
     std::string text;
     for (int i = 0; i < 12; ++i) text += kParts[random() % std::size(kParts)];

@@ -5,7 +5,7 @@ use crate::memory::{self, Allowance};
 use crate::python;
 use crate::tokenizer::{matcher, Tokenizer};
 use aho_corasick::AhoCorasick;
-use minijinja::value::{Kwargs, Rest, Value};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State};
 use serde_json::Value as Json;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,6 +130,28 @@ fn to_json(value: &Value, ensure_ascii: Option<bool>, kwargs: Kwargs) -> Result<
     Ok(Value::from(out))
 }
 
+/// str(value).
+fn as_text(value: &Value) -> Result<Value, Error> {
+    let mut out = String::new();
+    python::text(value, &mut out)?;
+    Ok(Value::from(out))
+}
+
+fn trim(value: &Value, characters: Option<String>) -> Result<Value, Error> {
+    let mut text = String::new();
+    python::text(value, &mut text)?;
+    Ok(Value::from(match characters {
+        Some(set) => text.trim_matches(|c| set.contains(c)),
+        None => text.trim(),
+    }))
+}
+
+/// Whether Python could loop over it; none is no empty list there.
+fn is_iterable(value: &Value) -> bool {
+    let kind = value.kind();
+    kind == ValueKind::String || kind == ValueKind::Undefined || (kind != ValueKind::None && value.try_iter().is_ok())
+}
+
 /// strftime of the local time `now`.
 fn strftime(now: i64, format: &str) -> Result<String, Error> {
     let bad = || Error::new(ErrorKind::InvalidOperation, "strftime_now: no such format");
@@ -182,6 +204,9 @@ fn environment() -> Environment<'static> {
     });
     env.add_function("raise_exception", raise_exception);
     env.add_filter("tojson", to_json);
+    env.add_filter("string", as_text);
+    env.add_filter("trim", trim);
+    env.add_test("iterable", is_iterable);
     env
 }
 

@@ -62,7 +62,13 @@ pub fn unlimit_this_thread() {
     }
 }
 
+/// What the system's allocator really sets aside for so many bytes.
+fn footprint(bytes: usize) -> usize {
+    (bytes.saturating_add(23) & !15).max(32)
+}
+
 fn charge(bytes: usize) {
+    let bytes = footprint(bytes);
     let limit = LIMIT.try_with(Cell::get).unwrap_or(std::ptr::null());
     if !limit.is_null() {
         // SAFETY: limit_this_thread's share of the Arc keeps it alive until unlimit_this_thread clears LIMIT.
@@ -85,6 +91,7 @@ fn charge_limited(bytes: usize, allowance: &Allowance) {
 }
 
 fn refund(bytes: usize) {
+    let bytes = footprint(bytes);
     LIVE.fetch_sub(bytes, Ordering::Relaxed);
     if !LIMIT.try_with(Cell::get).unwrap_or(std::ptr::null()).is_null() {
         let _ = LEFT.try_with(|left| left.set(left.get().saturating_add_unsigned(bytes)));

@@ -1,8 +1,8 @@
 // How a token is chosen from the logits: plain data.
 //
 // The defaults choose as llama.cpp's do where both have the field (min-p 0.05, top-k 40, top-p 0.95, temperature 0.8).
-// temperature 0 is greedy and exact: the highest logit, the lowest id where several are equal; the truncating fields are
-// then without effect, while bias and penalties still apply.
+// temperature 0 is greedy and exact: the highest logit, the lowest id where several are equal; the truncating fields
+// are then without effect, while bias and penalties still apply.
 #pragma once
 
 #include <cstdint>
@@ -24,10 +24,10 @@ struct DryOptions {
 struct SamplingOptions {
   uint64_t seed = 0;  // the same seed gives the same tokens on every machine
   float temperature = 0.8F;
-  int top_k = 40;          // keep this many of the most probable; 0: all
-  float top_p = 0.95F;     // keep the fewest whose probabilities reach this sum; 1: all
-  float min_p = 0.05F;     // drop what is less probable than this share of the most probable; 0: none
-  float typical_p = 1.0F;  // keep those of most usual information content up to this sum; 1: all
+  int top_k = 40;                  // keep this many of the most probable; 0: all
+  float top_p = 0.95F;             // keep the fewest whose probabilities reach this sum; 1: all
+  float min_p = 0.05F;             // drop what is less probable than this share of the most probable; 0: none
+  float typical_p = 1.0F;          // keep those of most usual information content up to this sum; 1: all
   float repeat_penalty = 1.0F;     // divides positive and multiplies negative logits of recent tokens; 1: off
   float frequency_penalty = 0.0F;  // subtracted once for each recent occurrence
   float presence_penalty = 0.0F;   // subtracted where the token occurred recently

@@ -37,9 +37,7 @@ class [[nodiscard]] Status {
   const std::string& message() const { return message_; }
 
   // The same failure with "context: " put before its text.
-  Status with(const std::string& context) const {
-    return ok() ? *this : Status(code_, context + ": " + message_);
-  }
+  Status with(const std::string& context) const { return ok() ? *this : Status(code_, context + ": " + message_); }
 
  private:
   Code code_ = Code::kOk;
@@ -61,9 +59,18 @@ class [[nodiscard]] Result {
   bool ok() const { return value_.has_value(); }
   const Status& status() const { return status_; }
   // Requires: ok().
-  T& value() & { require(ok(), __LINE__, "Result::ok()"); return *value_; }
-  const T& value() const& { require(ok(), __LINE__, "Result::ok()"); return *value_; }
-  T&& value() && { require(ok(), __LINE__, "Result::ok()"); return std::move(*value_); }
+  T& value() & {
+    require(ok(), __LINE__, "Result::ok()");
+    return *value_;
+  }
+  const T& value() const& {
+    require(ok(), __LINE__, "Result::ok()");
+    return *value_;
+  }
+  T&& value() && {
+    require(ok(), __LINE__, "Result::ok()");
+    return std::move(*value_);
+  }
   T& operator*() { return value(); }
   const T& operator*() const { return value(); }
   T* operator->() { return &value(); }

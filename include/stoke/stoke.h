@@ -86,9 +86,9 @@ struct Fit {
     int64_t tensors = 0;
     int64_t bytes = 0;
   };
-  std::vector<TypeShare> types;   // most bytes first
+  std::vector<TypeShare> types;  // most bytes first
   int64_t files = 0;
-  int64_t experts = 0;       // 0: dense
+  int64_t experts = 0;  // 0: dense
   int64_t experts_used = 0;
   int64_t width = 0;
   int64_t heads = 0;
@@ -146,9 +146,9 @@ class Tokenizer {
 
 // One generated token.
 struct TokenEvent {
-  int32_t id = 0;  // -1: no token, only text that had been held back, at the end
-  std::string_view text;           // whole UTF-8 characters that became complete with it; may be empty
-  std::span<const float> logits;   // (vocabulary) that it was chosen from; empty at the end
+  int32_t id = 0;                 // -1: no token, only text that had been held back, at the end
+  std::string_view text;          // whole UTF-8 characters that became complete with it; may be empty
+  std::span<const float> logits;  // (vocabulary) that it was chosen from; empty at the end
 };
 // False stops the generation.
 using TokenCallback = std::function<bool(const TokenEvent&)>;
@@ -179,7 +179,7 @@ struct Stats {
   std::string model;
   int threads = 0;
   std::string isa;
-  double load_s = 0;  // until prefill could start; weights may still be arriving behind it
+  double load_s = 0;                 // until prefill could start; weights may still be arriving behind it
   double time_to_first_token_s = 0;  // of the last generation: prefill and the choice of its first token
   double prefill_tokens_per_s = 0;
   double decode_tokens_per_s = 0;
@@ -197,9 +197,9 @@ struct Stats {
   double io_stall_share = 0;
   double active_neuron_share = -1;
   double predictor_recall = -1;
-  double weights_loaded_s = 0;  // until the last weight was in memory
-  int64_t prompt_tokens = 0;    // prefilled
-  int64_t generated_tokens = 0; // decoded
+  double weights_loaded_s = 0;   // until the last weight was in memory
+  int64_t prompt_tokens = 0;     // prefilled
+  int64_t generated_tokens = 0;  // decoded
 };
 
 class Session;

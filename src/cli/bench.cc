@@ -2,7 +2,8 @@
 //
 // A repeat: a prompt of --prompt tokens into an empty context, timed; then --generate tokens one by one, timed, from a
 // context of --depth tokens (0: empty, as llama-bench's tg). Tokens are fixed pseudo-random ids, so that every run
-// computes the same thing; nothing is sampled. With --parallel N, N sequences decode together and the rate is their sum.
+// computes the same thing; nothing is sampled. With --parallel N, N sequences decode together and the rate is their
+// sum.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -142,8 +143,9 @@ void report(const BenchFlags& flags, const Model& model, const std::vector<Sampl
                     {"stats", stats_json(model.stats())}});
     return;
   }
-  fmt::print("prefill {:.1f} tok/s ({} tokens), decode {:.2f} tok/s ({} tokens, depth {}, {} in parallel); medians of {}\n",
-             median(prefill), flags.prompt, median(decode), flags.generate, flags.depth, flags.parallel, samples.size());
+  fmt::print(
+      "prefill {:.1f} tok/s ({} tokens), decode {:.2f} tok/s ({} tokens, depth {}, {} in parallel); medians of {}\n",
+      median(prefill), flags.prompt, median(decode), flags.generate, flags.depth, flags.parallel, samples.size());
 }
 
 int run(BenchFlags flags) {
@@ -181,15 +183,20 @@ void add_bench(CLI::App& app, Context& context) {
   auto* verb = app.add_subcommand("bench", "prefill and decode rates: medians over repeats");
   add_model_flags(*verb, flags.model);
   verb->add_option("--prompt", flags.prompt, "prompt tokens; 0: no prefill")
-      ->check(CLI::NonNegativeNumber)->capture_default_str();
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   verb->add_option("--generate", flags.generate, "tokens decoded; 0: no decode")
-      ->check(CLI::NonNegativeNumber)->capture_default_str();
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   verb->add_option("--repeat", flags.repeat, "measurements, of which the median counts")
-      ->check(CLI::Range(1, 10000))->capture_default_str();
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
   verb->add_option("--parallel", flags.parallel, "sequences that decode together")
-      ->check(CLI::Range(1, 512))->capture_default_str();
+      ->check(CLI::Range(1, 512))
+      ->capture_default_str();
   verb->add_option("--depth", flags.depth, "tokens already in the context while decoding")
-      ->check(CLI::NonNegativeNumber)->capture_default_str();
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   add_output_flags(*verb, flags.output);
   verb->callback([&] { context.run([&flags] { return run(flags); }); });
 }

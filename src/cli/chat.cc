@@ -37,8 +37,10 @@ std::string history_file() {
   const char* state = std::getenv("XDG_STATE_HOME");
   const char* home = std::getenv("HOME");
   std::string folder;
-  if (state != nullptr && *state != 0) folder = state;
-  else if (home != nullptr && *home != 0) folder = std::string(home) + "/.local/state";
+  if (state != nullptr && *state != 0)
+    folder = state;
+  else if (home != nullptr && *home != 0)
+    folder = std::string(home) + "/.local/state";
   if (folder.empty() || !sys::make_folders(folder + "/stoke").ok()) return "";
   return folder + "/stoke/history";
 }
@@ -136,10 +138,12 @@ class Chat {
       if (prefilled.code() != Code::kContextFull) return prefilled;
       return Status(Code::kContextFull, "the conversation does not fit into the context any more: /reset, or -c");
     }
-    const std::string tail = model_.tokenizer().decode(std::span(*tokens).last(std::min<size_t>(4, tokens->size())), true);
+    const std::string tail =
+        model_.tokenizer().decode(std::span(*tokens).last(std::min<size_t>(4, tokens->size())), true);
     const bool thinking = tail.find("<think>") != std::string::npos && tail.find("</think>") == std::string::npos;
     ThinkFilter filter(terminal_ ? "\033[2m" : "", terminal_ ? "\033[0m" : "", thinking);
-    auto generated = session_.generate(generate_, [&](const TokenEvent& event) { return show(filter.push(event.text)); });
+    auto generated =
+        session_.generate(generate_, [&](const TokenEvent& event) { return show(filter.push(event.text)); });
     show(filter.finish() + "\n");
     if (!generated.ok()) return generated.status();
     ++generate_.sampling.seed;  // the same question twice need not get the same answer

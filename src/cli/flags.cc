@@ -14,24 +14,19 @@ namespace stoke::cli {
 namespace {
 
 // A line "loading  42 %" that overwrites itself and goes away when done.
-class ProgressLine {
- public:
-  explicit ProgressLine(bool on) : on_(on) {}
-  ~ProgressLine() {
-    if (shown_ >= 0) fmt::print(stderr, "\r\033[K");
-  }
-  void show(double fraction) {
+ProgressCallback progress_line() {
+  return [shown = -1](double fraction) mutable {
     const int percent = static_cast<int>(fraction * 100);
-    if (!on_ || percent == shown_) return;
-    shown_ = percent;
-    fmt::print(stderr, "\rloading {:3d} %", percent);
+    if (percent == shown) return;
+    if (percent < 100) {
+      fmt::print(stderr, "\rloading {:3d} %", percent);
+    } else if (shown >= 0) {
+      fmt::print(stderr, "\r\033[K");
+    }
     std::fflush(stderr);
-  }
-
- private:
-  bool on_;
-  int shown_ = -1;
-};
+    shown = percent;
+  };
+}
 
 Result<std::string> read_stdin() {
   std::string text;
@@ -69,9 +64,9 @@ void describe(const Model& model) {
   fmt::print(stderr, "{}: {} {}, {:.1f} M parameters, context {}, {} threads, {}\n", model.info().name,
              model.info().architecture, model.info().quantization, static_cast<double>(model.info().parameters) * 1e-6,
              model.context(), model.threads(), model.stats().isa);
-  fmt::print(stderr, "memory: {} = weights {} + kv {} + activations {} + text {}; limit {} ({})\n", format_size(m.total),
-             format_size(m.weights), format_size(m.kv), format_size(m.activations), format_size(m.text),
-             format_size(m.budget), m.budget_source);
+  fmt::print(stderr, "memory: {} = weights {} + kv {} + activations {} + text {}; limit {} ({})\n",
+             format_size(m.total), format_size(m.weights), format_size(m.kv), format_size(m.activations),
+             format_size(m.text), format_size(m.budget), m.budget_source);
 }
 
 }  // namespace
@@ -89,7 +84,8 @@ void add_model_flags(CLI::App& verb, ModelFlags& flags) {
   verb.add_option("--isa", flags.isa, "instruction set: portable, avx2, avx512, neon, ... (default: the best here)");
   verb.add_option("--kv-type", flags.kv_type, "type of the KV cache: f16 (default) or q8_0")
       ->check(CLI::IsMember({"f16", "q8_0"}));
-  verb.add_option("--ffn-act", flags.ffn_act, "the FFN's activation, where the file does not say: silu, relu, drelu, ...");
+  verb.add_option("--ffn-act", flags.ffn_act,
+                  "the FFN's activation, where the file does not say: silu, relu, drelu, ...");
   verb.add_option("--quant", flags.quant, "quantise an F16/BF16 folder on load: q8_0, q4_0 or q4_k");
 }
 
@@ -176,19 +172,15 @@ ModelOptions model_options(const ModelFlags& flags) {
   return options;
 }
 
-Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output, const Interrupt& interrupt,
-                                          int sequences) {
+Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output,
+                                          const Interrupt& interrupt, int sequences) {
   auto path = resolve_model(flags.model);
   if (!path.ok()) return path.status();
   ModelOptions options = model_options(flags);
   options.sequences = sequences;
   options.cancel = &interrupt.flag();
-  Result<std::unique_ptr<Model>> model = Status(Code::kInvalid, "not opened");
-  {
-    ProgressLine line(!output.quiet && is_terminal(2));
-    options.progress = [&](double fraction) { line.show(fraction); };
-    model = Model::open(*path, options);
-  }
+  if (!output.quiet && is_terminal(2)) options.progress = progress_line();
+  auto model = Model::open(*path, options);
   if (model.ok() && output.verbose) describe(**model);
   return model;
 }

@@ -61,8 +61,8 @@ Result<GenerateOptions> generate_options(const SamplingFlags& flags, const Token
 
 // Opens the model with a progress line on a terminal, and says on stderr what it took when verbose.
 // `sequences`: how many will be used at once.
-Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output, const Interrupt& interrupt,
-                                          int sequences = 1);
+Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output,
+                                          const Interrupt& interrupt, int sequences = 1);
 ModelOptions model_options(const ModelFlags& flags);
 
 }  // namespace stoke::cli

@@ -55,7 +55,8 @@ void print_table(const Fit& fit) {
                                   fit.info.layers, fit.width, fit.heads, fit.kv_heads, fit.activation));
   if (fit.experts > 0) row("experts", fmt::format("{}, of which a token takes {}", fit.experts, fit.experts_used));
   row("parameters", count(fit.info.parameters));
-  row("vocabulary", fmt::format("{}{}", fit.info.vocabulary, fit.info.has_chat_template ? ", with a chat template" : ""));
+  row("vocabulary",
+      fmt::format("{}{}", fit.info.vocabulary, fit.info.has_chat_template ? ", with a chat template" : ""));
   row("context", fmt::format("{} tokens; {} unless --ctx says otherwise", fit.info.context_length, fit.context));
   row("quantization", fit.info.quantization);
   for (const auto& share : fit.types) {
@@ -63,9 +64,9 @@ void print_table(const Fit& fit) {
   }
   row("files", std::to_string(fit.files));
   const MemoryReport& r = fit.report;
-  row("memory needed", fmt::format("{} = weights {} + kv {} + activations {} + text {}",
-                                   format_size(fit.memory_full_bytes), format_size(r.weights), format_size(r.kv),
-                                   format_size(r.activations), format_size(r.text)));
+  row("memory needed",
+      fmt::format("{} = weights {} + kv {} + activations {} + text {}", format_size(fit.memory_full_bytes),
+                  format_size(r.weights), format_size(r.kv), format_size(r.activations), format_size(r.text)));
   row("at the least", format_size(fit.memory_min_bytes));
   row("here", fmt::format("{} ({})", format_size(r.budget), r.budget_source));
   row("verdict", fit.advice);

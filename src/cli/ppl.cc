@@ -49,8 +49,10 @@ Result<Windows> cut(const PplFlags& flags, const Tokenizer& tokenizer) {
   Windows windows{.tokens = std::move(*tokens), .size = flags.model.context};
   windows.count = static_cast<int64_t>(windows.tokens.size()) / windows.size;
   if (windows.count == 0) {
-    return Status(Code::kInvalid, fmt::format("the text has {} tokens, fewer than one window of {}: give more text or a "
-                                              "smaller --ctx", windows.tokens.size(), windows.size));
+    return Status(Code::kInvalid,
+                  fmt::format("the text has {} tokens, fewer than one window of {}: give more text or a "
+                              "smaller --ctx",
+                              windows.tokens.size(), windows.size));
   }
   if (flags.windows > 0) windows.count = std::min(windows.count, flags.windows);
   return windows;
@@ -92,8 +94,8 @@ int run(PplFlags flags) {
     const Status status = score_window(model, **session, {begin, begin + windows->size}, interrupt, &score);
     if (interrupt.raised()) return kExitInterrupted;
     if (!status.ok()) return fail(status);
-    if (progress) fmt::print(stderr, "\r{}/{} windows, perplexity {:.4f} ", i + 1, windows->count,
-                             std::exp(score.mean()));
+    if (progress)
+      fmt::print(stderr, "\r{}/{} windows, perplexity {:.4f} ", i + 1, windows->count, std::exp(score.mean()));
   }
   if (progress) fmt::print(stderr, "\r\033[K");
   if (flags.output.json) {

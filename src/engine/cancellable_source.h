@@ -1,9 +1,12 @@
-// A weight source that stops a forward pass between two matrices when asked to, so that Ctrl-C never waits for a batch.
+// A weight source that stops a forward pass between two matrices when asked to, so that Ctrl-C never waits for a batch,
+// and that tells how far loading has come while passes wait for it.
 //
 // Thread role: the control thread. Ownership: the inner source outlives it.
 #pragma once
 
-#include "engine/weight_plan.h"
+#include <utility>
+
+#include "engine/resident_source.h"
 #include "model/weight_source.h"
 #include "stoke/stoke.h"
 
@@ -11,7 +14,8 @@ namespace stoke::engine {
 
 class CancellableSource final : public model::WeightSource {
  public:
-  explicit CancellableSource(model::WeightSource& inner) : inner_(inner) {}
+  CancellableSource(ResidentSource& inner, ProgressCallback progress)
+      : inner_(inner), progress_(std::move(progress)) {}
 
   // Null: nobody can cancel. Must outlive the passes that follow.
   void watch(const CancelFlag* flag) { flag_ = flag; }
@@ -19,13 +23,21 @@ class CancellableSource final : public model::WeightSource {
   const model::MatrixInfo& matrix(model::MatrixId id) const override { return inner_.matrix(id); }
   Result<RowsView> acquire(model::MatrixId id, RowRange wanted) override {
     if (flag_ != nullptr && flag_->load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
+    if (progress_) report();
     return inner_.acquire(id, wanted);
   }
   void release(model::MatrixId id, const RowsView& rows) override { inner_.release(id, rows); }
   Status read_row(model::MatrixId id, int64_t row, std::byte* dst) override { return inner_.read_row(id, row, dst); }
 
  private:
-  model::WeightSource& inner_;
+  void report() {
+    const LoadStats load = inner_.stats();
+    progress_(load.finished ? 1 : static_cast<double>(load.bytes_read) / static_cast<double>(load.arena_bytes + 1));
+    if (load.finished) progress_ = nullptr;
+  }
+
+  ResidentSource& inner_;
+  ProgressCallback progress_;  // empty once everything is there
   const CancelFlag* flag_ = nullptr;
 };
 

@@ -12,9 +12,14 @@ namespace stoke::engine {
 namespace {
 
 // general.file_type: mixes of types have names of their own, the rest are called after the type they hold most of.
-constexpr std::array<std::pair<int64_t, const char*>, 8> kMixes = {{{11, "Q3_K_S"}, {12, "Q3_K_M"}, {13, "Q3_K_L"},
-                                                                    {14, "Q4_K_S"}, {15, "Q4_K_M"}, {16, "Q5_K_S"},
-                                                                    {17, "Q5_K_M"}, {21, "Q2_K_S"}}};
+constexpr std::array<std::pair<int64_t, const char*>, 8> kMixes = {{{11, "Q3_K_S"},
+                                                                    {12, "Q3_K_M"},
+                                                                    {13, "Q3_K_L"},
+                                                                    {14, "Q4_K_S"},
+                                                                    {15, "Q4_K_M"},
+                                                                    {16, "Q5_K_S"},
+                                                                    {17, "Q5_K_M"},
+                                                                    {21, "Q2_K_S"}}};
 
 std::string quantization(const formats::ModelFile& file) {
   int64_t file_type = -1;

@@ -25,13 +25,12 @@ Result<const kernels::Kernels*> choose_kernels(const std::string& isa) {
   for (const char* const* name = kernels::runnable(); *name != nullptr; ++name) {
     known += (known.empty() ? "" : ", ") + std::string(*name);
   }
-  return Status(Code::kUnsupported,
-                fmt::format("instruction set '{}': not in this build or not on this processor; there are: {}", isa, known));
+  return Status(
+      Code::kUnsupported,
+      fmt::format("instruction set '{}': not in this build or not on this processor; there are: {}", isa, known));
 }
 
-bool can_quantize_on_load(DType type) {
-  return type == DType::kQ8_0 || type == DType::kQ4_0 || type == DType::kQ4_K;
-}
+bool can_quantize_on_load(DType type) { return type == DType::kQ8_0 || type == DType::kQ4_0 || type == DType::kQ4_K; }
 
 Result<kv::KvType> parse_kv_type(const std::string& name) {
   if (name.empty() || name == "f16") return kv::KvType::kF16;
@@ -51,13 +50,14 @@ Result<std::optional<DType>> parse_quant(const std::string& name) {
 Result<Sizes> wanted_sizes(const model::Config& config, const ModelOptions& options) {
   if (options.context < 0 || options.batch < 0 || options.sequences < 1 || options.threads < 0 ||
       options.memory_bytes < 0) {
-    return Status(Code::kInvalid, "options: context, batch, threads and memory must not be negative, sequences above 0");
+    return Status(Code::kInvalid,
+                  "options: context, batch, threads and memory must not be negative, sequences above 0");
   }
   Sizes sizes;
   sizes.context = options.context > 0 ? options.context : std::min(kDefaultContext, config.context);
   if (sizes.context > config.context) {
-    return Status(Code::kInvalid, fmt::format("a context of {} is more than the {} the model was made for", sizes.context,
-                                              config.context));
+    return Status(Code::kInvalid, fmt::format("a context of {} is more than the {} the model was made for",
+                                              sizes.context, config.context));
   }
   sizes.batch = options.batch > 0 ? options.batch : kDefaultBatch;
   sizes.batch = std::max<int64_t>(std::min(sizes.batch, sizes.context), options.sequences);
@@ -93,8 +93,9 @@ Result<Prepared> prepare(const std::string& path, const ModelOptions& options) {
   STOKE_ASSIGN(prepared.tokenizer, make_tokenizer(prepared.file));
   prepared.text_bytes = std::max<int64_t>(0, held_now() - before_text);
   if (prepared.tokenizer->vocabulary() > prepared.loaded.config.vocab) {
-    return Status(Code::kInvalid, fmt::format("{}: the tokenizer knows {} tokens, the model {}: they do not belong together",
-                                              path, prepared.tokenizer->vocabulary(), prepared.loaded.config.vocab));
+    return Status(Code::kInvalid,
+                  fmt::format("{}: the tokenizer knows {} tokens, the model {}: they do not belong together", path,
+                              prepared.tokenizer->vocabulary(), prepared.loaded.config.vocab));
   }
   STOKE_ASSIGN(prepared.wanted, wanted_sizes(prepared.loaded.config, options));
   prepared.batch_is_free = options.batch == 0;
@@ -128,11 +129,11 @@ Status Engine::take_memory(const ModelOptions& options) {
   memory_.budget_source = budget.source;
 
   cached_before_ = cached_now(prepared_.file);
-  STOKE_ASSIGN(source_, ResidentSource::open(prepared_.file, prepared_.loaded.plan,
-                                             {.conversion = {.dequantize = kernels_->dequantize_row,
-                                                             .quantize = kernels::quantize_row},
-                                              .cancel = options.cancel}));
-  cancellable_ = std::make_unique<CancellableSource>(*source_);
+  STOKE_ASSIGN(source_, ResidentSource::open(
+                            prepared_.file, prepared_.loaded.plan,
+                            {.conversion = {.dequantize = kernels_->dequantize_row, .quantize = kernels::quantize_row},
+                             .cancel = options.cancel}));
+  cancellable_ = std::make_unique<CancellableSource>(*source_, options.progress);
   STOKE_ASSIGN(pool_, kv::KvPool::create(pool_options(config(), sizes_)));
   score_rows_.resize(static_cast<size_t>(kScoreRows * config().vocab));
   transformer_ = std::make_unique<model::Transformer>(
@@ -143,7 +144,6 @@ Status Engine::take_memory(const ModelOptions& options) {
                                 .kernels = *kernels_,
                                 .threads = *threads_},
       model::TransformerOptions{.max_batch = sizes_.batch, .max_context = sizes_.context});
-  if (options.progress) options.progress(1);
   return ok_status();
 }
 

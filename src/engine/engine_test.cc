@@ -1,5 +1,5 @@
-// The engine as its users see it, on a tiny synthetic model: exactness across batch, chunks and threads; limits; cancel;
-// fork and truncate; no allocation while decoding. The C interface runs through the same.
+// The engine as its users see it, on a tiny synthetic model: exactness across batch, chunks and threads; limits;
+// cancel; fork and truncate; no allocation while decoding. The C interface runs through the same.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -131,10 +131,13 @@ TEST_F(EngineTest, Score_ShowsTheLogitsOfEachPosition) {
   auto session = begin(*model, {});
   std::vector<int64_t> shown;
   std::vector<float> at_70;
-  ASSERT_TRUE(session->score(tokens, 45, [&](int64_t index, std::span<const float> logits) {
-    shown.push_back(index);
-    if (index == 70) at_70.assign(logits.begin(), logits.end());
-  }).ok());
+  ASSERT_TRUE(session
+                  ->score(tokens, 45,
+                          [&](int64_t index, std::span<const float> logits) {
+                            shown.push_back(index);
+                            if (index == 70) at_70.assign(logits.begin(), logits.end());
+                          })
+                  .ok());
   std::vector<int64_t> expected(45);
   std::iota(expected.begin(), expected.end(), 45);
   EXPECT_EQ(shown, expected);

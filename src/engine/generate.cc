@@ -37,8 +37,8 @@ class Generating {
       : session_(session),
         options_(options),
         callback_(callback),
-        sampler_(options.sampling, {.vocabulary = session.engine.config().vocab,
-                                    .history_max = session.engine.sizes().context}),
+        sampler_(options.sampling,
+                 {.vocabulary = session.engine.config().vocab, .history_max = session.engine.sizes().context}),
         stream_(*session.engine.tokenizer().impl().tokenizer),
         filter_(options.stop, &result_.text),
         hash_(options.hash_logits) {
@@ -125,12 +125,18 @@ class Generating {
 
 const char* name(StopReason reason) {
   switch (reason) {
-    case StopReason::kEos: return "eos";
-    case StopReason::kLength: return "length";
-    case StopReason::kContext: return "context";
-    case StopReason::kStop: return "stop";
-    case StopReason::kCancelled: return "cancelled";
-    case StopReason::kCallback: return "callback";
+    case StopReason::kEos:
+      return "eos";
+    case StopReason::kLength:
+      return "length";
+    case StopReason::kContext:
+      return "context";
+    case StopReason::kStop:
+      return "stop";
+    case StopReason::kCancelled:
+      return "cancelled";
+    case StopReason::kCallback:
+      return "callback";
   }
   return "unknown";
 }

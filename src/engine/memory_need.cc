@@ -43,8 +43,9 @@ std::string remedy(const ModelSize& model, const Sizes& sizes, int64_t budget) {
   }
   small.kv_type = kv::KvType::kQ8_0;
   if (const int64_t context = longest_context(model, small, budget); context >= kLeastContext) {
-    return fmt::format("what would fit: a KV cache of lower precision and a smaller context, --kv-type q8_0 -c {} -b {}",
-                       context, small.batch);
+    return fmt::format(
+        "what would fit: a KV cache of lower precision and a smaller context, --kv-type q8_0 -c {} -b {}", context,
+        small.batch);
   }
   const int64_t rest = total(model, small) - model.weights_bytes;
   const double share = static_cast<double>(budget - rest) / static_cast<double>(model.weights_bytes);
@@ -77,10 +78,9 @@ MemoryReport memory_need(const ModelSize& model, const Sizes& sizes) {
   MemoryReport report;
   report.weights = model.weights_bytes;
   report.kv = static_cast<int64_t>(kv::KvPool::page_bytes(pool)) * pool.pages;
-  report.activations =
-      static_cast<int64_t>(model::Transformer::bytes(
-          config, *model.threads, {.max_batch = sizes.batch, .max_context = sizes.context})) +
-      logits_bytes + kLoaderBytes;
+  report.activations = static_cast<int64_t>(model::Transformer::bytes(
+                           config, *model.threads, {.max_batch = sizes.batch, .max_context = sizes.context})) +
+                       logits_bytes + kLoaderBytes;
   report.text = model.text_bytes;
   report.process = model.process_bytes;
   report.total = report.weights + report.kv + report.activations + report.text + report.process;
@@ -101,12 +101,13 @@ Result<Sizes> fit_sizes(const std::string& path, const ModelSize& model, const S
   while (batch_is_free && sizes.batch > kLeastBatch && total(model, sizes) > budget.bytes) sizes.batch /= 2;
   if (total(model, sizes) <= budget.bytes) return sizes;
   const MemoryReport need = memory_need(model, sizes);
-  return Status(Code::kNoMemory,
-                fmt::format("{}: needs {} (weights {}, KV {} for a context of {}, activations {}, text {}), at the least "
-                            "{} with a KV cache of q8_0; the limit is {} ({}); {}",
-                            path, bytes_text(need.total), bytes_text(need.weights), bytes_text(need.kv), sizes.context,
-                            bytes_text(need.activations), bytes_text(need.text), bytes_text(least_memory(model, sizes)),
-                            bytes_text(budget.bytes), budget.source, remedy(model, sizes, budget.bytes)));
+  return Status(
+      Code::kNoMemory,
+      fmt::format("{}: needs {} (weights {}, KV {} for a context of {}, activations {}, text {}), at the least "
+                  "{} with a KV cache of q8_0; the limit is {} ({}); {}",
+                  path, bytes_text(need.total), bytes_text(need.weights), bytes_text(need.kv), sizes.context,
+                  bytes_text(need.activations), bytes_text(need.text), bytes_text(least_memory(model, sizes)),
+                  bytes_text(budget.bytes), budget.source, remedy(model, sizes, budget.bytes)));
 }
 
 int64_t least_memory(const ModelSize& model, const Sizes& sizes) {

@@ -73,8 +73,8 @@ Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   STOKE_ASSIGN(const engine::Prepared prepared, engine::prepare(path, options));
   const sys::ThreadPool threads(options.threads > 0 ? options.threads : engine::default_threads());
   const engine::ModelSize size = prepared.size(threads);
-  const engine::Budget budget = engine::find_budget(options.memory_bytes,
-                                                    static_cast<int64_t>(sys::process_memory().anonymous));
+  const engine::Budget budget =
+      engine::find_budget(options.memory_bytes, static_cast<int64_t>(sys::process_memory().anonymous));
   const model::Config& config = prepared.loaded.config;
   Fit fit;
   fit.info = prepared.info;

@@ -19,18 +19,18 @@ Status Session::Impl::check_room(size_t more) const {
   const auto room = static_cast<size_t>(engine.sizes().context) - tokens.size();
   if (more <= room) return ok_status();
   const int64_t most = engine.config().context;
-  return Status(Code::kContextFull,
-                fmt::format("{} tokens do not fit into the context of {}{}: shorten the text{}", more,
-                            engine.sizes().context,
-                            tokens.empty() ? "" : fmt::format(", of which {} are taken", tokens.size()),
-                            most > engine.sizes().context
-                                ? fmt::format(" or raise the context (-c, up to {})", most) : ""));
+  return Status(
+      Code::kContextFull,
+      fmt::format("{} tokens do not fit into the context of {}{}: shorten the text{}", more, engine.sizes().context,
+                  tokens.empty() ? "" : fmt::format(", of which {} are taken", tokens.size()),
+                  most > engine.sizes().context ? fmt::format(" or raise the context (-c, up to {})", most) : ""));
 }
 
 Status Session::Impl::check_ids(std::span<const int32_t> more) const {
   for (const int32_t id : more) {
     if (id < 0 || id >= engine.config().vocab) {
-      return Status(Code::kInvalid, fmt::format("token {} is outside of the vocabulary of {}", id, engine.config().vocab));
+      return Status(Code::kInvalid,
+                    fmt::format("token {} is outside of the vocabulary of {}", id, engine.config().vocab));
     }
   }
   return ok_status();

@@ -13,7 +13,7 @@ namespace stoke {
 
 struct Model::Impl {
   std::unique_ptr<engine::Engine> engine;
-  std::vector<int32_t> step_tokens;               // of decode(); capacity: the batch
+  std::vector<int32_t> step_tokens;  // of decode(); capacity: the batch
   std::vector<model::SequenceRun> step_runs;
   std::vector<int64_t> step_outputs;
 };
@@ -36,7 +36,7 @@ struct Session::Impl {
   std::vector<float> logits;     // (vocabulary) after the last token, where has_logits
   std::vector<int64_t> outputs;  // capacity: kScoreRows
   bool has_logits = false;
-  bool waiting = false;             // a prefill has begun and no token was chosen yet
+  bool waiting = false;  // a prefill has begun and no token was chosen yet
   engine::TimePoint waiting_since;
 };
 

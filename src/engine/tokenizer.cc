@@ -38,7 +38,8 @@ text::GgufVocab read_vocab(const formats::ModelFile& file) {
   file.get("general.name", &vocab.model_name);
   vocab.tokens = list<std::string>(file, "tokenizer.ggml.tokens");
   vocab.merges = list<std::string>(file, "tokenizer.ggml.merges");
-  for (const double score : list<double>(file, "tokenizer.ggml.scores")) vocab.scores.push_back(static_cast<float>(score));
+  for (const double score : list<double>(file, "tokenizer.ggml.scores"))
+    vocab.scores.push_back(static_cast<float>(score));
   for (const int64_t type : list<int64_t>(file, "tokenizer.ggml.token_type")) {
     vocab.types.push_back(static_cast<int32_t>(type));
   }
@@ -119,11 +120,13 @@ Result<std::unique_ptr<Tokenizer>> make_tokenizer(const formats::ModelFile& file
   impl->has_chat = !source->empty();
   if (impl->has_chat) {
     const text::Tokenizer& tokenizer = *impl->tokenizer;
-    auto chat = text::ChatTemplate::create(*source, text_of(tokenizer, tokenizer.bos()),
-                                           text_of(tokenizer, tokenizer.eos()));
+    auto chat =
+        text::ChatTemplate::create(*source, text_of(tokenizer, tokenizer.bos()), text_of(tokenizer, tokenizer.eos()));
     // A template that cannot be used is told when somebody chats; completing text needs none.
-    if (chat.ok()) impl->chat = std::move(*chat);
-    else impl->chat_failure = chat.status().with(file.path + ": chat template");
+    if (chat.ok())
+      impl->chat = std::move(*chat);
+    else
+      impl->chat_failure = chat.status().with(file.path + ": chat template");
   }
   return std::make_unique<Tokenizer>(std::move(impl));
 }

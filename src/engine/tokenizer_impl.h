@@ -16,7 +16,7 @@ namespace stoke {
 
 struct Tokenizer::Impl {
   std::unique_ptr<text::Tokenizer> tokenizer;
-  bool has_chat = false;  // the model brings a template
+  bool has_chat = false;                     // the model brings a template
   std::unique_ptr<text::ChatTemplate> chat;  // null: it has none, or
   Status chat_failure;                       // this is why it cannot be used
 };

@@ -68,13 +68,13 @@ class Sampler {
   SamplingOptions options_;
   SamplerShape shape_;
   Random random_;
-  std::vector<int32_t> history_;      // the newest history_max tokens, oldest first
-  std::vector<float> edited_;         // (vocabulary)
-  std::vector<int32_t> counts_;       // (vocabulary) occurrences or match lengths of the step under way; else zero
-  std::vector<int64_t> matches_;      // (history_max) DRY's match lengths, newest token first
-  std::vector<char> breaker_;         // (vocabulary) where DRY is on
-  std::vector<Candidate> candidates_; // capacity: vocabulary
-  size_t sorted_ = 0;                 // the first so many candidates are in descending order
+  std::vector<int32_t> history_;       // the newest history_max tokens, oldest first
+  std::vector<float> edited_;          // (vocabulary)
+  std::vector<int32_t> counts_;        // (vocabulary) occurrences or match lengths of the step under way; else zero
+  std::vector<int64_t> matches_;       // (history_max) DRY's match lengths, newest token first
+  std::vector<char> breaker_;          // (vocabulary) where DRY is on
+  std::vector<Candidate> candidates_;  // capacity: vocabulary
+  size_t sorted_ = 0;                  // the first so many candidates are in descending order
 };
 
 }  // namespace stoke::sampling

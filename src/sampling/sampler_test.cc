@@ -1,4 +1,5 @@
-// Properties of the sampler over random logits (rapidcheck prints the failing case and its seed), and a few fixed cases.
+// Properties of the sampler over random logits (rapidcheck prints the failing case and its seed), and a few fixed
+// cases.
 #include "sampling/sampler.h"
 
 #include <gtest/gtest.h>

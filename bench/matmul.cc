@@ -38,8 +38,11 @@ struct Aligned {
 class Weights {
  public:
   Weights(DType type, Shape shape)
-      : type_(type), shape_(shape), row_bytes_(row_bytes(type, shape.cols)),
-        count_(std::max<size_t>(1, kWeightBytes / matrix_bytes())), data_(count_ * matrix_bytes()) {
+      : type_(type),
+        shape_(shape),
+        row_bytes_(row_bytes(type, shape.cols)),
+        count_(std::max<size_t>(1, kWeightBytes / matrix_bytes())),
+        data_(count_ * matrix_bytes()) {
     std::mt19937 rng(1);
     std::normal_distribution<float> normal(0.0f, 0.02f);
     constexpr int64_t kDistinctRows = 16;
@@ -86,7 +89,10 @@ double measure(const kernels::Kernels& k, sys::ThreadPool& threads, const Weight
   for (size_t run = 0; spent < kSeconds || run < 5; ++run) {
     const auto start = std::chrono::steady_clock::now();
     threads.parallel_for(shape.rows, kBlockRows, [&](int64_t begin, int64_t end, int worker) {
-      k.matmul({.w = weights.rows(run, {begin, end}), .x = acts, .y = y.data() + begin, .y_stride = shape.rows,
+      k.matmul({.w = weights.rows(run, {begin, end}),
+                .x = acts,
+                .y = y.data() + begin,
+                .y_stride = shape.rows,
                 .scratch = scratch.data + scratch_bytes * static_cast<size_t>(worker)});
     });
     seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
@@ -113,10 +119,11 @@ int main_of(int argc, char** argv) {
       for (const int64_t tokens : kTokens) {
         const double s = measure(*k, threads, weights, shape, tokens);
         const double operations = 2.0 * static_cast<double>(shape.rows * shape.cols * tokens);
-        fmt::print("{}  {{\"type\": \"{}\", \"rows\": {}, \"cols\": {}, \"tokens\": {}, \"us\": {:.1f}, "
-                   "\"gflops\": {:.1f}, \"gb_per_s\": {:.2f}}}",
-                   separator, type.name, shape.rows, shape.cols, tokens, s * 1e6, operations / s * 1e-9,
-                   static_cast<double>(weights.matrix_bytes()) / s * 1e-9);
+        fmt::print(
+            "{}  {{\"type\": \"{}\", \"rows\": {}, \"cols\": {}, \"tokens\": {}, \"us\": {:.1f}, "
+            "\"gflops\": {:.1f}, \"gb_per_s\": {:.2f}}}",
+            separator, type.name, shape.rows, shape.cols, tokens, s * 1e6, operations / s * 1e-9,
+            static_cast<double>(weights.matrix_bytes()) / s * 1e-9);
         separator = ",\n";
       }
     }

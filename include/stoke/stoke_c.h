@@ -44,7 +44,7 @@ typedef struct stoke_model_options {
   int64_t context;
   int64_t batch;
   int32_t threads;
-  int32_t sequences;    /* sessions that may all reach a full context at once */
+  int32_t sequences; /* sessions that may all reach a full context at once */
   const char* isa;
   const char* kv_type;
   const char* ffn_act;

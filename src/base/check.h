@@ -7,8 +7,7 @@ namespace stoke {
 [[noreturn]] void check_failed(const char* file, int line, const char* condition);
 }  // namespace stoke
 
-#define CHECK(condition) \
-  ((condition) ? static_cast<void>(0) : ::stoke::check_failed(__FILE__, __LINE__, #condition))
+#define CHECK(condition) ((condition) ? static_cast<void>(0) : ::stoke::check_failed(__FILE__, __LINE__, #condition))
 #ifdef NDEBUG
 #define DCHECK(condition) static_cast<void>(0)
 #else

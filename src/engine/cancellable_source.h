@@ -14,8 +14,7 @@ namespace stoke::engine {
 
 class CancellableSource final : public model::WeightSource {
  public:
-  CancellableSource(ResidentSource& inner, ProgressCallback progress)
-      : inner_(inner), progress_(std::move(progress)) {}
+  CancellableSource(ResidentSource& inner, ProgressCallback progress) : inner_(inner), progress_(std::move(progress)) {}
 
   // Null: nobody can cancel. Must outlive the passes that follow.
   void watch(const CancelFlag* flag) { flag_ = flag; }

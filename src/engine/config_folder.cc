@@ -1,10 +1,10 @@
 // A Hugging Face config.json to model::Config.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-#include <optional>
-
-#include <fmt/format.h>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "engine/config_reader.h"
 
@@ -116,11 +116,10 @@ Status read_scaling(Fields& top, Fields& scaling, RopeConfig* rope) {
   STOKE_ASSIGN(rope->scaling, scaling_from_name(type, scaling.where()));
   if (rope->scaling == RopeScaling::kNone) return scaling.failure();
   const int64_t context = top.integer("max_position_embeddings");
-  rope->original_context = scaling.integer("original_max_position_embeddings",
-                                           top.integer("original_max_position_embeddings", context));
-  const double stretch = rope->original_context > 0
-                             ? static_cast<double>(context) / static_cast<double>(rope->original_context)
-                             : 1.0;
+  rope->original_context =
+      scaling.integer("original_max_position_embeddings", top.integer("original_max_position_embeddings", context));
+  const double stretch =
+      rope->original_context > 0 ? static_cast<double>(context) / static_cast<double>(rope->original_context) : 1.0;
   rope->factor = scaling.real("factor", stretch);
   rope->low_freq_factor = scaling.real("low_freq_factor", 1.0);
   rope->high_freq_factor = scaling.real("high_freq_factor", 4.0);

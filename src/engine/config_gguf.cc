@@ -1,7 +1,8 @@
 // GGUF metadata (the "<arch>.*" keys) to model::Config.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
-#include <fmt/format.h>
 
 #include "engine/config_reader.h"
 

@@ -1,8 +1,8 @@
 #include "engine/config_reader.h"
 
-#include <cmath>
-
 #include <fmt/format.h>
+
+#include <cmath>
 
 namespace stoke::engine {
 

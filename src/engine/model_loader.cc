@@ -1,9 +1,9 @@
 #include "engine/model_loader.h"
 
+#include <fmt/format.h>
+
 #include <cmath>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "engine/config_reader.h"
 #include "engine/tensor_table.h"
@@ -185,8 +185,8 @@ Status Assembler::expert_matrices(Place at, MoeWeights* out) {
     STOKE_ASSIGN(out->up, table_.experts(Role::kExpertUp, at, experts, {ffn, config_.dim}));
   }
   const bool stacked = table_.has(Role::kExpertDownStacked, at);
-  STOKE_ASSIGN(out->down, table_.experts(stacked ? Role::kExpertDownStacked : Role::kExpertDown, at, experts,
-                                         {config_.dim, ffn}));
+  STOKE_ASSIGN(out->down,
+               table_.experts(stacked ? Role::kExpertDownStacked : Role::kExpertDown, at, experts, {config_.dim, ffn}));
   return ok_status();
 }
 

@@ -22,8 +22,8 @@
 namespace stoke::engine {
 
 struct LoaderOptions {
-  std::string ffn_act;          // --ffn-act: replaces the activation that the file names
-  std::optional<DType> quant;   // --quant: float matrices become this type while loading
+  std::string ffn_act;         // --ffn-act: replaces the activation that the file names
+  std::optional<DType> quant;  // --quant: float matrices become this type while loading
 };
 
 struct ModelPlan {

@@ -1,9 +1,9 @@
 #include "engine/tensor_table.h"
 
-#include <cstring>
-
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+
+#include <cstring>
 
 #include "tensor/half.h"
 
@@ -68,8 +68,8 @@ const TensorEntry* TensorTable::find(Role role, Place place) {
 }
 
 Status TensorTable::missing(Role role, Place place) const {
-  return Status(Code::kCorrupt, fmt::format("{}: tensor {} is missing (family {})", file_.path, name(role, place),
-                                            family_.name));
+  return Status(Code::kCorrupt,
+                fmt::format("{}: tensor {} is missing (family {})", file_.path, name(role, place), family_.name));
 }
 
 Status TensorTable::wrong_shape(const TensorEntry& tensor, const std::string& expected) const {
@@ -235,7 +235,8 @@ Status TensorTable::check_all_used(int layers) const {
     }
     if (!ours) continue;
     return Status(Code::kUnsupported, fmt::format("{}: tensor {} is not known for family {}; without it the output "
-                                                  "would be wrong", file_.path, tensor.name, family_.name));
+                                                  "would be wrong",
+                                                  file_.path, tensor.name, family_.name));
   }
   return ok_status();
 }

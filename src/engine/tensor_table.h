@@ -23,7 +23,7 @@ namespace stoke::engine {
 
 // Where in the model a tensor stands.
 struct Place {
-  int layer = -1;      // also the order in which a weight source should load
+  int layer = -1;  // also the order in which a weight source should load
   int64_t expert = 0;
 };
 

@@ -1,10 +1,10 @@
 // Which bytes of which file make up each matrix: the plan that the loader writes and a weight source carries out.
 //
-// Plain data. A matrix is its pieces laid one after another: one piece for a plain tensor, one per expert where a folder
-// keeps each expert in a tensor of its own. A piece holds whole rows. Nearly every piece is the rows as they will lie in
-// memory (kRows and stored == info.type): read it straight into place. The others go through decode_row() (below) and,
-// where info.type differs from `stored`, are quantised row by row while loading.
-// Thread role: made by the control thread, const afterwards. Ownership: values.
+// Plain data. A matrix is its pieces laid one after another: one piece for a plain tensor, one per expert where a
+// folder keeps each expert in a tensor of its own. A piece holds whole rows. Nearly every piece is the rows as they
+// will lie in memory (kRows and stored == info.type): read it straight into place. The others go through decode_row()
+// (below) and, where info.type differs from `stored`, are quantised row by row while loading. Thread role: made by the
+// control thread, const afterwards. Ownership: values.
 #pragma once
 
 #include <cstddef>
@@ -27,16 +27,16 @@ enum class PieceLayout : uint8_t {
 
 struct Piece {
   formats::Extent extent;
-  formats::Extent scales;    // kMxfp4Split only
-  int64_t rows = 0;          // rows of the matrix that this piece gives
-  int64_t source_rows = 0;   // rows that it holds: more than `rows` where only some are taken
-  int64_t row_begin = 0;     // row i of the piece is source row row_begin + i * row_step
+  formats::Extent scales;   // kMxfp4Split only
+  int64_t rows = 0;         // rows of the matrix that this piece gives
+  int64_t source_rows = 0;  // rows that it holds: more than `rows` where only some are taken
+  int64_t row_begin = 0;    // row i of the piece is source row row_begin + i * row_step
   int64_t row_step = 1;
 };
 
 struct MatrixSpec {
-  std::string name;          // the (first) tensor's name, for messages
-  model::MatrixInfo info;    // as it lies in memory
+  std::string name;            // the (first) tensor's name, for messages
+  model::MatrixInfo info;      // as it lies in memory
   DType stored = DType::kF32;  // as it lies in the file; where != info.type, rows are converted while loading
   PieceLayout layout = PieceLayout::kRows;
   std::vector<Piece> pieces;  // their rows add up to info.rows

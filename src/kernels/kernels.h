@@ -58,8 +58,8 @@ ActView act_carve(void* buffer, int64_t tokens, int64_t k);
 struct MatmulArgs {
   RowsView w;
   ActView x;
-  float* y = nullptr;    // y[t * y_stride + (row - w.rows.begin)]
-  int64_t y_stride = 0;  // floats between tokens
+  float* y = nullptr;       // y[t * y_stride + (row - w.rows.begin)]
+  int64_t y_stride = 0;     // floats between tokens
   void* scratch = nullptr;  // scratch_bytes(w.cols), 64-byte aligned, one a thread
 };
 

@@ -30,18 +30,37 @@ std::vector<std::byte> random_rows(DType type, int64_t rows, int64_t cols, std::
     for (size_t at = 0; at < data.size(); at += t.block_bytes) {
       const float v = scale(rng) * static_cast<float>(static_cast<int>(rng() % 201) - 100);
       const uint16_t h = type == DType::kF16 ? float_to_half(v) : float_to_bfloat(v);
-      if (type == DType::kF32) std::memcpy(&data[at], &v, 4); else std::memcpy(&data[at], &h, 2);
+      if (type == DType::kF32)
+        std::memcpy(&data[at], &v, 4);
+      else
+        std::memcpy(&data[at], &h, 2);
     }
     return data;
   }
   for (size_t at = 0; at < data.size(); at += t.block_bytes) {
     switch (type) {
-      case DType::kMXFP4: data[at] = static_cast<std::byte>(118 + rng() % 6); break;
-      case DType::kQ2_K: put(at + 80); put(at + 82); break;
-      case DType::kQ3_K: put(at + 108); break;
-      case DType::kQ6_K: put(at + 208); break;
-      case DType::kQ4_1: case DType::kQ5_1: case DType::kQ4_K: case DType::kQ5_K: put(at); put(at + 2); break;
-      default: put(at);
+      case DType::kMXFP4:
+        data[at] = static_cast<std::byte>(118 + rng() % 6);
+        break;
+      case DType::kQ2_K:
+        put(at + 80);
+        put(at + 82);
+        break;
+      case DType::kQ3_K:
+        put(at + 108);
+        break;
+      case DType::kQ6_K:
+        put(at + 208);
+        break;
+      case DType::kQ4_1:
+      case DType::kQ5_1:
+      case DType::kQ4_K:
+      case DType::kQ5_K:
+        put(at);
+        put(at + 2);
+        break;
+      default:
+        put(at);
     }
   }
   return data;

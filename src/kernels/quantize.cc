@@ -136,27 +136,43 @@ void quantize_row(DType type, const float* x, void* out, int64_t n) {
   const int64_t elems = info(type).block_elems;
   CHECK(n % elems == 0);
   switch (type) {
-    case DType::kF32: std::memcpy(out, x, sizeof(float) * static_cast<size_t>(n)); return;
+    case DType::kF32:
+      std::memcpy(out, x, sizeof(float) * static_cast<size_t>(n));
+      return;
     case DType::kF16:
       for (int64_t i = 0; i < n; ++i) static_cast<uint16_t*>(out)[i] = float_to_half(x[i]);
       return;
     case DType::kBF16:
       for (int64_t i = 0; i < n; ++i) static_cast<uint16_t*>(out)[i] = float_to_bfloat(x[i]);
       return;
-    case DType::kQ4_0: return quantize_blocks<BlockQ4_0>(x, out, n, elems);
-    case DType::kQ4_1: return quantize_blocks<BlockQ4_1>(x, out, n, elems);
-    case DType::kQ5_0: return quantize_blocks<BlockQ5_0>(x, out, n, elems);
-    case DType::kQ5_1: return quantize_blocks<BlockQ5_1>(x, out, n, elems);
-    case DType::kQ8_0: return quantize_blocks<BlockQ8_0>(x, out, n, elems);
-    case DType::kQ2_K: return quantize_blocks<BlockQ2_K>(x, out, n, elems);
-    case DType::kQ3_K: return quantize_blocks<BlockQ3_K>(x, out, n, elems);
-    case DType::kQ4_K: return quantize_blocks<BlockQ4_K>(x, out, n, elems);
-    case DType::kQ5_K: return quantize_blocks<BlockQ5_K>(x, out, n, elems);
-    case DType::kQ6_K: return quantize_blocks<BlockQ6_K>(x, out, n, elems);
-    case DType::kIQ4_NL: return quantize_blocks<BlockIQ4_NL>(x, out, n, elems);
-    case DType::kIQ4_XS: return quantize_blocks<BlockIQ4_XS>(x, out, n, elems);
-    case DType::kMXFP4: return quantize_blocks<BlockMXFP4>(x, out, n, elems);
-    case DType::kCount: CHECK(false);
+    case DType::kQ4_0:
+      return quantize_blocks<BlockQ4_0>(x, out, n, elems);
+    case DType::kQ4_1:
+      return quantize_blocks<BlockQ4_1>(x, out, n, elems);
+    case DType::kQ5_0:
+      return quantize_blocks<BlockQ5_0>(x, out, n, elems);
+    case DType::kQ5_1:
+      return quantize_blocks<BlockQ5_1>(x, out, n, elems);
+    case DType::kQ8_0:
+      return quantize_blocks<BlockQ8_0>(x, out, n, elems);
+    case DType::kQ2_K:
+      return quantize_blocks<BlockQ2_K>(x, out, n, elems);
+    case DType::kQ3_K:
+      return quantize_blocks<BlockQ3_K>(x, out, n, elems);
+    case DType::kQ4_K:
+      return quantize_blocks<BlockQ4_K>(x, out, n, elems);
+    case DType::kQ5_K:
+      return quantize_blocks<BlockQ5_K>(x, out, n, elems);
+    case DType::kQ6_K:
+      return quantize_blocks<BlockQ6_K>(x, out, n, elems);
+    case DType::kIQ4_NL:
+      return quantize_blocks<BlockIQ4_NL>(x, out, n, elems);
+    case DType::kIQ4_XS:
+      return quantize_blocks<BlockIQ4_XS>(x, out, n, elems);
+    case DType::kMXFP4:
+      return quantize_blocks<BlockMXFP4>(x, out, n, elems);
+    case DType::kCount:
+      CHECK(false);
   }
 }
 

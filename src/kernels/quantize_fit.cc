@@ -185,8 +185,8 @@ Affine affine(const float* x, const float* w, int n, float high, bool subtract_o
     if (!(determinant > 0)) continue;
     Affine a{(sw * sums.qx - swx * sums.q) / determinant, (sums.qq * swx - sums.q * sums.qx) / determinant};
     if (subtract_only && a.m > 0) a = {sums.qx / sums.qq, 0};
-    const float error = swxx - 2 * (a.d * sums.qx + a.m * swx) + a.d * a.d * sums.qq + 2 * a.d * a.m * sums.q +
-                        a.m * a.m * sw;
+    const float error =
+        swxx - 2 * (a.d * sums.qx + a.m * swx) + a.d * a.d * sums.qq + 2 * a.d * a.m * sums.q + a.m * a.m * sw;
     if (a.d > 0 && error < best_error) {
       best_error = error;
       best = a;

@@ -50,12 +50,12 @@ TEST_P(UnpackTest, ProductsSeeTheReadersValues) {
     return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64);
   };
   for (const char* const* isa = runnable(); *isa; ++isa) {
-    MatmulArgs args{.w = {type.type, {0, 1}, kCols, row_bytes(type.type, kCols),
-                          reinterpret_cast<const std::byte*>(bytes.data())},
-                    .x = act_carve(aligned(act), kCols, kCols),
-                    .y = y.data(),
-                    .y_stride = 1,
-                    .scratch = aligned(scratch)};
+    MatmulArgs args{
+        .w = {type.type, {0, 1}, kCols, row_bytes(type.type, kCols), reinterpret_cast<const std::byte*>(bytes.data())},
+        .x = act_carve(aligned(act), kCols, kCols),
+        .y = y.data(),
+        .y_stride = 1,
+        .scratch = aligned(scratch)};
     args.x.f = x.data();
     args.x.f_stride = kCols;
     find(*isa)->quantize_acts(args.x, 0, kCols);

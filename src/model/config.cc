@@ -1,10 +1,10 @@
 #include "model/config.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
-
-#include <fmt/format.h>
 
 namespace stoke::model {
 namespace {
@@ -91,7 +91,8 @@ Status validate_rope(const RopeConfig& rope, int head_dim) {
     STOKE_TRY(check_factors("rope long factors", rope.long_factors, half));
   }
   if (rope.scaling == RopeScaling::kYarn) {
-    STOKE_TRY(check_reals({{"rope beta_fast", rope.beta_fast, 1e-3, 1e6}, {"rope beta_slow", rope.beta_slow, 1e-3, 1e6},
+    STOKE_TRY(check_reals({{"rope beta_fast", rope.beta_fast, 1e-3, 1e6},
+                           {"rope beta_slow", rope.beta_slow, 1e-3, 1e6},
                            {"rope theta", rope.theta, 1.001, 1e15}}));
   }
   if (rope.scaling == RopeScaling::kLlama3 && !(rope.high_freq_factor > rope.low_freq_factor)) {
@@ -115,8 +116,7 @@ double llama3_frequency(const RopeConfig& rope, double frequency) {
   const double wave = 2 * M_PI / frequency;
   if (wave < original / rope.high_freq_factor) return frequency;
   if (wave > original / rope.low_freq_factor) return frequency / rope.factor;
-  const double smooth =
-      (original / wave - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
+  const double smooth = (original / wave - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
   return (1 - smooth) * frequency / rope.factor + smooth * frequency;
 }
 
@@ -160,8 +160,7 @@ const char* activation_name(Activation activation) {
 
 std::vector<double> rope_frequencies(const RopeConfig& rope, int64_t context) {
   std::vector<double> frequencies(static_cast<size_t>(rope.n_rot / 2));
-  const std::vector<float>& long_or_short =
-      context > rope.original_context ? rope.long_factors : rope.short_factors;
+  const std::vector<float>& long_or_short = context > rope.original_context ? rope.long_factors : rope.short_factors;
   for (int i = 0; i < rope.n_rot / 2; ++i) {
     const auto at = static_cast<size_t>(i);
     double f = std::pow(rope.theta, -2.0 * i / rope.n_rot);
@@ -185,9 +184,8 @@ Status validate(const Config& config) {
                           {"vocabulary", config.vocab, 1, kMaxVocab},
                           {"context length", config.context, 1, kMaxContext}}));
   if (config.heads % config.kv_heads != 0) {
-    return Status(Code::kCorrupt,
-                  fmt::format("attention heads {} is not a multiple of key/value heads {}", config.heads,
-                              config.kv_heads));
+    return Status(Code::kCorrupt, fmt::format("attention heads {} is not a multiple of key/value heads {}",
+                                              config.heads, config.kv_heads));
   }
   STOKE_TRY(check_reals({{"norm epsilon", config.norm_eps, 0, 1},
                          {"attention scale", config.attention_scale, 1e-6, 1e6},

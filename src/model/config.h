@@ -31,8 +31,8 @@ enum class RopeScaling : uint8_t { kNone, kLinear, kLlama3, kYarn, kLongrope };
 // Rotary embedding of one kind of layer. Frequencies of pair i: theta^(-2i / n_rot), then scaled.
 struct RopeConfig {
   double theta = 10000;
-  int n_rot = 0;      // leading elements of a head that are rotated; even
-  bool neox = true;   // pairs (i, i + n_rot/2); otherwise (2i, 2i + 1)
+  int n_rot = 0;     // leading elements of a head that are rotated; even
+  bool neox = true;  // pairs (i, i + n_rot/2); otherwise (2i, 2i + 1)
   RopeScaling scaling = RopeScaling::kNone;
   double factor = 1;                 // linear, llama3, yarn: how much the context was stretched
   int64_t original_context = 0;      // llama3, yarn, longrope
@@ -52,41 +52,41 @@ struct RopeConfig {
 std::vector<double> rope_frequencies(const RopeConfig& rope, int64_t context);
 
 struct MoeConfig {
-  int experts = 0;              // 0: every layer is dense
-  int used = 0;                 // experts a token takes
-  int64_t ffn = 0;              // inner size of an expert
-  int64_t shared_ffn = 0;       // inner size of the shared expert; 0: none
-  bool softmax_first = true;    // softmax over all experts, then the top; otherwise softmax over the chosen ones
-  bool normalize = false;       // chosen probabilities are divided by their sum
+  int experts = 0;            // 0: every layer is dense
+  int used = 0;               // experts a token takes
+  int64_t ffn = 0;            // inner size of an expert
+  int64_t shared_ffn = 0;     // inner size of the shared expert; 0: none
+  bool softmax_first = true;  // softmax over all experts, then the top; otherwise softmax over the chosen ones
+  bool normalize = false;     // chosen probabilities are divided by their sum
 };
 
 struct LayerConfig {
-  bool rope = true;        // false: no position encoding (SmolLM3)
+  bool rope = true;         // false: no position encoding (SmolLM3)
   bool local_rope = false;  // uses Config::local_rope (Gemma 3's sliding layers)
-  int64_t window = 0;      // sliding window; 0: sees everything
+  int64_t window = 0;       // sliding window; 0: sees everything
   bool moe = false;
 };
 
 struct Config {
-  std::string family;     // as families.h names it
+  std::string family;  // as families.h names it
   int layers = 0;
   int64_t dim = 0;
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
-  int64_t ffn = 0;        // inner size of dense layers
+  int64_t ffn = 0;  // inner size of dense layers
   int64_t vocab = 0;
-  int64_t context = 0;    // positions the model was made for
+  int64_t context = 0;  // positions the model was made for
   float norm_eps = 1e-5f;
   RopeConfig rope;
   RopeConfig local_rope;
-  float attention_scale = 0;     // applied to q.k
-  float attention_softcap = 0;   // 0: none
-  float logit_softcap = 0;       // 0: none
+  float attention_scale = 0;    // applied to q.k
+  float attention_softcap = 0;  // 0: none
+  float logit_softcap = 0;      // 0: none
   float embedding_scale = 1;
-  float clamp_qkv = 0;           // |q|, |k| (after their norm) and |v| limited to it; 0: no limit (OLMoE)
+  float clamp_qkv = 0;  // |q|, |k| (after their norm) and |v| limited to it; 0: no limit (OLMoE)
   Activation activation = Activation::kSilu;
-  float swiglu_alpha = 1.702f;   // kSwigluOai only
+  float swiglu_alpha = 1.702f;  // kSwigluOai only
   float swiglu_limit = 7.0f;
   MoeConfig moe;
   std::vector<LayerConfig> layer;  // (layers)

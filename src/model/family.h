@@ -16,17 +16,55 @@ namespace stoke::model {
 
 // What a tensor is for. Names may hold {l}, the layer, and {e}, the expert.
 enum class Role : uint8_t {
-  kEmbedding, kOutputNorm, kHead,
-  kRopeFreqs, kRopeLong, kRopeShort,
-  kAttnNorm, kAttnPostNorm, kFfnNorm, kFfnPostNorm,
-  kQ, kK, kV, kQkv, kO, kQBias, kKBias, kVBias, kQkvBias, kOBias, kQNorm, kKNorm, kSinks,
-  kGate, kUp, kGateUp, kDown, kGateBias, kUpBias, kDownBias,
-  kRouter, kRouterBias,
-  kExpertGate, kExpertUp, kExpertGateUp, kExpertDown,  // of all experts (expert, out, in), or one each: {e}
-  kExpertDownStacked,                                  // of all, where kExpertDown names one each
-  kExpertGateBias, kExpertUpBias, kExpertGateUpBias, kExpertDownBias,
-  kExpertGateUpBlocks, kExpertGateUpScales, kExpertDownBlocks, kExpertDownScales,
-  kSharedGate, kSharedUp, kSharedDown, kSharedWeight,
+  kEmbedding,
+  kOutputNorm,
+  kHead,
+  kRopeFreqs,
+  kRopeLong,
+  kRopeShort,
+  kAttnNorm,
+  kAttnPostNorm,
+  kFfnNorm,
+  kFfnPostNorm,
+  kQ,
+  kK,
+  kV,
+  kQkv,
+  kO,
+  kQBias,
+  kKBias,
+  kVBias,
+  kQkvBias,
+  kOBias,
+  kQNorm,
+  kKNorm,
+  kSinks,
+  kGate,
+  kUp,
+  kGateUp,
+  kDown,
+  kGateBias,
+  kUpBias,
+  kDownBias,
+  kRouter,
+  kRouterBias,
+  kExpertGate,
+  kExpertUp,
+  kExpertGateUp,
+  kExpertDown,         // of all experts (expert, out, in), or one each: {e}
+  kExpertDownStacked,  // of all, where kExpertDown names one each
+  kExpertGateBias,
+  kExpertUpBias,
+  kExpertGateUpBias,
+  kExpertDownBias,
+  kExpertGateUpBlocks,
+  kExpertGateUpScales,
+  kExpertDownBlocks,
+  kExpertDownScales,
+  kSharedGate,
+  kSharedUp,
+  kSharedDown,
+  kSharedWeight,
   kCount
 };
 
@@ -52,25 +90,25 @@ struct Family {
   NormStyle norms = NormStyle::kPre;
   QkNorm qk_norm = QkNorm::kNone;
   Activation activation = Activation::kSilu;  // where the file does not say
-  bool activation_fixed = false;     // what the file says of it is not what the family computes (gpt-oss)
-  bool gguf_neox = true;             // rotary pairs in GGUF files; folders always pair (i, i + n/2)
-  bool scaled_embedding = false;     // times sqrt(dim)
-  bool hf_norm_plus_one = false;     // folders store norm weights less one
-  int window_period = 0;             // layers i with i % period < period - 1 slide; 0: all layers, if any
-  bool local_rope = false;           // sliding layers rotate by a base of their own (Gemma 3)
-  int64_t gguf_window = 0;           // sliding window, soft caps: where a GGUF file leaves them out
+  bool activation_fixed = false;              // what the file says of it is not what the family computes (gpt-oss)
+  bool gguf_neox = true;                      // rotary pairs in GGUF files; folders always pair (i, i + n/2)
+  bool scaled_embedding = false;              // times sqrt(dim)
+  bool hf_norm_plus_one = false;              // folders store norm weights less one
+  int window_period = 0;                      // layers i with i % period < period - 1 slide; 0: all layers, if any
+  bool local_rope = false;                    // sliding layers rotate by a base of their own (Gemma 3)
+  int64_t gguf_window = 0;                    // sliding window, soft caps: where a GGUF file leaves them out
   float gguf_attention_softcap = 0;
   float gguf_logit_softcap = 0;
-  int wide_scale_layers = 0;         // the model of so many layers scales scores by dim / heads, not by head_dim
-  bool yarn_truncate = true;         // YaRN's ramp ends are whole numbers
-  int rope_period = 0;               // layers i with (i + 1) % period == 0 have no rotary embedding; 0: all have
-  bool moe = false;                  // every layer is experts, unless the file says otherwise
-  bool moe_optional = false;         // the file decides by its number of experts (GGUF "llama" is Mixtral, too)
+  int wide_scale_layers = 0;  // the model of so many layers scales scores by dim / heads, not by head_dim
+  bool yarn_truncate = true;  // YaRN's ramp ends are whole numbers
+  int rope_period = 0;        // layers i with (i + 1) % period == 0 have no rotary embedding; 0: all have
+  bool moe = false;           // every layer is experts, unless the file says otherwise
+  bool moe_optional = false;  // the file decides by its number of experts (GGUF "llama" is Mixtral, too)
   bool softmax_first = true;
   bool normalize = false;
   bool shared_expert = false;
   bool sinks = false;
-  bool interleaved_experts = false;  // folders: gate and up rows alternate, and matrices lie transposed (gpt-oss)
+  bool interleaved_experts = false;   // folders: gate and up rows alternate, and matrices lie transposed (gpt-oss)
   const char* hf_defaults = nullptr;  // a JSON object: what config.json may leave out
   std::span<const RoleName> gguf_names = {};  // where they differ from the common ones
   std::span<const RoleName> hf_names = {};

@@ -56,15 +56,19 @@ Status DenseFfn::forward(const DenseFfnWeights& w, const float* x, int64_t token
   const kernels::ActView acts =
       Multiplier::view(x, tokens, config_.dim, buffers_.acts, multiplier_.wants_quantized(gate_up));
   multiplier_.quantize(acts);
-  const Product gated = {.w = w.gate, .x = acts, .y = buffers_.hidden, .y_stride = inner,
-                         .bias = or_null(w.gate_bias), .up = w.up, .up_bias = or_null(w.up_bias)};
+  const Product gated = {.w = w.gate,
+                         .x = acts,
+                         .y = buffers_.hidden,
+                         .y_stride = inner,
+                         .bias = or_null(w.gate_bias),
+                         .up = w.up,
+                         .up_bias = or_null(w.up_bias)};
   STOKE_TRY(multiplier_.run(std::span(&gated, 1), gating_of(config_)));
 
   const kernels::ActView hidden = Multiplier::view(buffers_.hidden, tokens, inner, buffers_.acts,
                                                    multiplier_.wants_quantized(std::span(&w.down, 1)));
   multiplier_.quantize(hidden);
-  return multiplier_.run(
-      {.w = w.down, .x = hidden, .y = out, .y_stride = config_.dim, .bias = or_null(w.down_bias)});
+  return multiplier_.run({.w = w.down, .x = hidden, .y = out, .y_stride = config_.dim, .bias = or_null(w.down_bias)});
 }
 
 MoeFfn::MoeFfn(const Config& config, Multiplier& multiplier, int64_t max_tokens)
@@ -135,8 +139,8 @@ bool MoeFfn::wants_quantized(const MoeWeights& w) const {
 
 // Chooses each token's experts and their weights.
 Status MoeFfn::route(const MoeWeights& w, const kernels::ActView& x) {
-  STOKE_TRY(multiplier_.run({.w = w.router, .x = x, .y = buffers_.logits, .y_stride = config_.moe.experts,
-                             .bias = or_null(w.router_bias)}));
+  STOKE_TRY(multiplier_.run(
+      {.w = w.router, .x = x, .y = buffers_.logits, .y_stride = config_.moe.experts, .bias = or_null(w.router_bias)}));
   multiplier_.threads().parallel_for(x.tokens, kernels::kTokenTile, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = begin; t < end; ++t) choose(t);
   });
@@ -191,8 +195,8 @@ int64_t MoeFfn::cut_wave(int64_t begin, int64_t all, int64_t* groups) const {
     while (end < all && end - begin < rows_ && buffers_.uses[end].expert == buffers_.uses[at].expert) ++end;
     const int64_t more = act_bytes(end - at, width);
     if (*groups > 0 && bytes + more > buffers_.acts_bytes) break;
-    buffers_.groups[(*groups)++] = {.expert = buffers_.uses[at].expert, .first = at - begin, .count = end - at,
-                                    .acts = buffers_.acts + bytes};
+    buffers_.groups[(*groups)++] = {
+        .expert = buffers_.uses[at].expert, .first = at - begin, .count = end - at, .acts = buffers_.acts + bytes};
     bytes += more;
     at = end;
   }

@@ -40,8 +40,8 @@ class DenseFfn {
 
  private:
   struct Buffers {
-    float* hidden = nullptr;      // (max_tokens, inner)
-    std::byte* acts = nullptr;    // kernels::act_bytes of the wider of dim and inner
+    float* hidden = nullptr;    // (max_tokens, inner)
+    std::byte* acts = nullptr;  // kernels::act_bytes of the wider of dim and inner
   };
   static Buffers layout(ScratchLayout& at, int64_t dim, int64_t inner, int64_t max_tokens);
 
@@ -74,16 +74,16 @@ class MoeFfn {
     kernels::ActView x;         // the experts' inputs, then their inner activations
   };
   struct Buffers {
-    float* logits = nullptr;    // (max_tokens, experts); then probabilities
-    int32_t* chosen = nullptr;  // (max_tokens, used), ascending for each token
-    float* weights = nullptr;   // (max_tokens, used)
-    Use* uses = nullptr;        // (max_tokens * used), by expert, then token
-    int64_t* starts = nullptr;  // (experts + 1)
-    Group* groups = nullptr;    // (rows)
-    Product* products = nullptr;  // (rows)
-    float* x = nullptr;         // (rows, dim): inputs gathered by expert
-    float* hidden = nullptr;    // (rows, expert ffn)
-    float* y = nullptr;         // (rows, dim); then the shared expert's output
+    float* logits = nullptr;          // (max_tokens, experts); then probabilities
+    int32_t* chosen = nullptr;        // (max_tokens, used), ascending for each token
+    float* weights = nullptr;         // (max_tokens, used)
+    Use* uses = nullptr;              // (max_tokens * used), by expert, then token
+    int64_t* starts = nullptr;        // (experts + 1)
+    Group* groups = nullptr;          // (rows)
+    Product* products = nullptr;      // (rows)
+    float* x = nullptr;               // (rows, dim): inputs gathered by expert
+    float* hidden = nullptr;          // (rows, expert ffn)
+    float* y = nullptr;               // (rows, dim); then the shared expert's output
     float* shared_gate = nullptr;     // (max_tokens)
     std::byte* token_acts = nullptr;  // of the batch's tokens
     std::byte* acts = nullptr;        // of a wave's groups

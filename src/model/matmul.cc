@@ -70,9 +70,8 @@ void Multiplier::layout(ScratchLayout& at) {
 }
 
 bool Multiplier::wants_quantized(std::span<const MatrixSlice> slices) const {
-  return std::any_of(slices.begin(), slices.end(), [this](const MatrixSlice& s) {
-    return s.valid() && !is_float(source_.matrix(s.id).type);
-  });
+  return std::any_of(slices.begin(), slices.end(),
+                     [this](const MatrixSlice& s) { return s.valid() && !is_float(source_.matrix(s.id).type); });
 }
 
 kernels::ActView Multiplier::view(const float* x, int64_t tokens, int64_t k, void* buffer, bool quantized) {
@@ -198,11 +197,16 @@ void Multiplier::run_block(const Task& task, RowRange rows, const Gating& gating
 
 void Multiplier::gate(const Gating& gating, float* gate, const float* up, int64_t n) const {
   switch (gating.activation) {
-    case Activation::kSilu: return kernels_.silu_mul(gate, up, n);
-    case Activation::kGelu: return kernels_.gelu_mul(gate, up, n);
-    case Activation::kRelu: return kernels_.relu_mul(gate, up, n);
-    case Activation::kDrelu: return kernels_.drelu_mul(gate, up, n);
-    case Activation::kSwigluOai: return kernels_.swiglu_oai_mul(gate, up, n, gating.alpha, gating.limit);
+    case Activation::kSilu:
+      return kernels_.silu_mul(gate, up, n);
+    case Activation::kGelu:
+      return kernels_.gelu_mul(gate, up, n);
+    case Activation::kRelu:
+      return kernels_.relu_mul(gate, up, n);
+    case Activation::kDrelu:
+      return kernels_.drelu_mul(gate, up, n);
+    case Activation::kSwigluOai:
+      return kernels_.swiglu_oai_mul(gate, up, n, gating.alpha, gating.limit);
   }
 }
 

@@ -87,7 +87,7 @@ class Multiplier {
   Scratch scratch_;
   std::byte* kernel_scratch_ = nullptr;  // (threads, kernel_bytes_)
   size_t kernel_bytes_ = 0;
-  float* up_ = nullptr;                  // (threads, up_floats_): up's rows until the activation takes them
+  float* up_ = nullptr;  // (threads, up_floats_): up's rows until the activation takes them
   int64_t up_floats_ = 0;
 };
 

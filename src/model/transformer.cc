@@ -9,9 +9,7 @@
 namespace stoke::model {
 namespace {
 
-int64_t widest(const Config& c) {
-  return std::max({c.dim, c.q_dim(), c.ffn, c.moe.ffn, c.moe.shared_ffn});
-}
+int64_t widest(const Config& c) { return std::max({c.dim, c.q_dim(), c.ffn, c.moe.ffn, c.moe.shared_ffn}); }
 
 void clamp(float* x, int64_t n, float limit) {
   for (int64_t i = 0; i < n; ++i) x[i] = std::clamp(x[i], -limit, limit);
@@ -130,8 +128,8 @@ Transformer::Buffers Transformer::layout(ScratchLayout& at, const Config& c, con
   b.acts = at.take<std::byte>(static_cast<int64_t>(kernels::act_bytes(rows, std::max(c.dim, c.q_dim()))));
   b.row = at.take<std::byte>(c.dim * int64_t{sizeof(float)});  // no stored type is wider
   const AttentionShape shape = attention_shape(c, nullptr, 0);
-  b.attention = at.take<std::byte>(
-      static_cast<int64_t>(attention_scratch_bytes(shape, threads.size(), options.max_context)));
+  b.attention =
+      at.take<std::byte>(static_cast<int64_t>(attention_scratch_bytes(shape, threads.size(), options.max_context)));
   b.angles[0] = at.take<float>(rows * c.rope.n_rot);
   b.angles[1] = at.take<float>(rows * c.local_rope.n_rot);
   return b;
@@ -203,10 +201,9 @@ Status Transformer::project_qkv(int layer) {
   const kernels::ActView x =
       Multiplier::view(in, rows_, config_.dim, buffers_.acts, multiplier_.wants_quantized(slices));
   multiplier_.quantize(x);
-  const std::array<Product, 3> products = {
-      Product{.w = w.q, .x = x, .y = buffers_.q, .y_stride = config_.q_dim()},
-      Product{.w = w.k, .x = x, .y = buffers_.k, .y_stride = config_.kv_dim()},
-      Product{.w = w.v, .x = x, .y = buffers_.v, .y_stride = config_.kv_dim()}};
+  const std::array<Product, 3> products = {Product{.w = w.q, .x = x, .y = buffers_.q, .y_stride = config_.q_dim()},
+                                           Product{.w = w.k, .x = x, .y = buffers_.k, .y_stride = config_.kv_dim()},
+                                           Product{.w = w.v, .x = x, .y = buffers_.v, .y_stride = config_.kv_dim()}};
   return multiplier_.run(products, Gating());
 }
 

@@ -30,14 +30,14 @@
 namespace stoke::model {
 
 struct Batch {
-  std::span<const int32_t> tokens;       // (rows); each 0 <= id < vocab
-  std::span<const SequenceRun> runs;     // cover the rows in order; their positions are reserved in the pool
-  std::span<const int64_t> outputs;      // rows whose logits may be asked for, ascending; may be empty
+  std::span<const int32_t> tokens;    // (rows); each 0 <= id < vocab
+  std::span<const SequenceRun> runs;  // cover the rows in order; their positions are reserved in the pool
+  std::span<const int64_t> outputs;   // rows whose logits may be asked for, ascending; may be empty
 };
 
 struct TransformerOptions {
-  int64_t max_batch = 512;   // rows
-  int64_t max_context = 0;   // the pool's; longrope chooses its factors by it
+  int64_t max_batch = 512;  // rows
+  int64_t max_context = 0;  // the pool's; longrope chooses its factors by it
 };
 
 class Transformer {

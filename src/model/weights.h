@@ -41,10 +41,10 @@ struct DenseFfnWeights {
 };
 
 struct MoeWeights {
-  MatrixSlice router;    // (experts, dim)
-  Vector router_bias;    // (experts)
-  ExpertSlices gate, up;  // (expert ffn, dim) each
-  ExpertSlices down;      // (dim, expert ffn) each
+  MatrixSlice router;         // (experts, dim)
+  Vector router_bias;         // (experts)
+  ExpertSlices gate, up;      // (expert ffn, dim) each
+  ExpertSlices down;          // (dim, expert ffn) each
   Vector gate_bias, up_bias;  // (experts, expert ffn)
   Vector down_bias;           // (experts, dim)
   DenseFfnWeights shared;     // the shared expert, where the family has one

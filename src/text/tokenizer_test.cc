@@ -125,10 +125,9 @@ TEST(Tokenizer, ConfigBesideTheJson) {
   EXPECT_EQ((*plain)->bos(), 3);
 
   auto with = Tokenizer::from_json(
-      kTinyJson,
-      R"({"bos_token":{"content":"<s>"},"eos_token":"</e>","tokenizer_class":"LlamaTokenizerFast",)"
-      R"("add_bos_token":false,)"
-      R"("added_tokens_decoder":{"4":{"content":"</e>","special":true}}})");
+      kTinyJson, R"({"bos_token":{"content":"<s>"},"eos_token":"</e>","tokenizer_class":"LlamaTokenizerFast",)"
+                 R"("add_bos_token":false,)"
+                 R"("added_tokens_decoder":{"4":{"content":"</e>","special":true}}})");
   ASSERT_TRUE(with.ok()) << with.status().message();
   EXPECT_EQ((*with)->eos(), 4);
   EXPECT_EQ((*with)->vocab_size(), 5);

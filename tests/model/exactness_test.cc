@@ -55,11 +55,10 @@ TEST_P(ExactnessTest, AloneOrInABatchGivesTheSameBits) {
   ASSERT_NE(h, nullptr);
   const std::vector<int32_t> tokens = some_tokens(40, 11);
   const std::vector<float> alone = h->feed(h->pool->create_sequence(), tokens, 128);
-  const std::vector<float> together =
-      h->feed_together({{h->pool->create_sequence(), some_tokens(21, 12)},
-                        {h->pool->create_sequence(), tokens},
-                        {h->pool->create_sequence(), some_tokens(1, 13)},
-                        {h->pool->create_sequence(), some_tokens(30, 14)}});
+  const std::vector<float> together = h->feed_together({{h->pool->create_sequence(), some_tokens(21, 12)},
+                                                        {h->pool->create_sequence(), tokens},
+                                                        {h->pool->create_sequence(), some_tokens(1, 13)},
+                                                        {h->pool->create_sequence(), some_tokens(30, 14)}});
   const auto vocab = h->plan.config.vocab;
   const auto first = together.begin() + 21 * vocab;
   EXPECT_TRUE(same_bits(alone, {first, first + 40 * vocab}));
@@ -114,8 +113,16 @@ TEST_P(QuantizedExactnessTest, AnyChunkingAndThreadsGiveTheSameBits) {
   const std::vector<int32_t> tokens = some_tokens(50, 29);
   for (int64_t experts : {0, 4}) {
     const std::string path = testing::TempDir() + "/stoke_exact_" + GetParam() + std::to_string(experts) + ".gguf";
-    const formats::SynthShape shape{.name = "tiny", .layers = 2, .dim = 256, .ffn = 512, .heads = 4, .kv_heads = 2,
-                                    .head_dim = 64, .vocab = 512, .context = 256, .experts = experts,
+    const formats::SynthShape shape{.name = "tiny",
+                                    .layers = 2,
+                                    .dim = 256,
+                                    .ffn = 512,
+                                    .heads = 4,
+                                    .kv_heads = 2,
+                                    .head_dim = 64,
+                                    .vocab = 512,
+                                    .context = 256,
+                                    .experts = experts,
                                     .experts_used = experts / 2};
     const auto written = formats::write_synth({.shape = shape, .type = GetParam(), .seed = 3, .output = path});
     ASSERT_TRUE(written.ok()) << written.status().message();

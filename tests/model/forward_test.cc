@@ -75,9 +75,8 @@ TEST_P(ForwardTest, AllocatesNothingOnceBuilt) {
 
 TEST_P(ForwardTest, PassesOnAFailedLeaseAndReleasesTheOthers) {
   FailingSource source(*h_->source);
-  model::Transformer transformer(
-      {h_->plan.config, h_->plan.weights, source, *h_->pool, kernels::best(), *h_->threads},
-      {.max_batch = 32, .max_context = 256});
+  model::Transformer transformer({h_->plan.config, h_->plan.weights, source, *h_->pool, kernels::best(), *h_->threads},
+                                 {.max_batch = 32, .max_context = 256});
   const std::vector<int32_t> tokens(4, 5);
   const std::vector<int64_t> outputs = {3};
   const model::SequenceRun run{seq_, 0, 4, 0};

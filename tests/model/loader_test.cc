@@ -3,9 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <numeric>
-
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "engine/model_loader.h"
 #include "formats/model_file.h"
@@ -84,8 +83,12 @@ TEST(LoaderTest, Refuse_NumbersThatMakeNoSense) {
   EXPECT_NE(refusal_with("gemma3", "layer_types", nlohmann::json::array({"full_attention"})), "");
   EXPECT_NE(refusal_with("llama", "rope_parameters", "none"), "");
   EXPECT_NE(refusal_with("phi3-long", "rope_parameters",
-                         {{"rope_type", "longrope"}, {"rope_theta", 1e4}, {"short_factor", {1}}, {"long_factor", {1}},
-                          {"original_max_position_embeddings", 32}}), "");
+                         {{"rope_type", "longrope"},
+                          {"rope_theta", 1e4},
+                          {"short_factor", {1}},
+                          {"long_factor", {1}},
+                          {"original_max_position_embeddings", 32}}),
+            "");
 }
 
 TEST(LoaderTest, Refuse_GgufNumbersThatMakeNoSense) {

@@ -17,9 +17,9 @@ static constexpr int64_t kBatchTokens = 512;  // tokens whose accumulators scrat
 
 // Sixteen unpacked rows, at most kChunk deep. Groups are 16 or 32 long.
 struct Panel {
-  uint8_t q[kChunk * 16];   // (blocks, 16 rows, 32), kWeightXor applied
-  float d[kChunk];          // (groups, 16 rows)
-  float m[kChunk];          // (groups, 16 rows); types with a minimum only
+  uint8_t q[kChunk * 16];  // (blocks, 16 rows, 32), kWeightXor applied
+  float d[kChunk];         // (groups, 16 rows)
+  float m[kChunk];         // (groups, 16 rows); types with a minimum only
 };
 
 struct GemmScratch {
@@ -32,9 +32,9 @@ static_assert(sizeof(GemmScratch) <= kScratchFixedBytes);
 struct PanelSource {
   const std::byte* rows;
   size_t row_bytes;
-  int count;       // 1..16; the rest of the panel repeats the last row, so that it always holds valid numbers
-  int64_t first;   // element of k, a multiple of 256
-  int64_t elems;   // at most kChunk
+  int count;      // 1..16; the rest of the panel repeats the last row, so that it always holds valid numbers
+  int64_t first;  // element of k, a multiple of 256
+  int64_t elems;  // at most kChunk
 };
 
 template <typename Block>
@@ -45,7 +45,8 @@ static void pack_panel(const PanelSource& source, Panel& panel) {
   int8_t q[T::kElems];
   float d[kGroups], m[kGroups];
   for (int r = 0; r < kRowTile; ++r) {
-    const std::byte* row = source.rows + static_cast<size_t>(r < source.count ? r : source.count - 1) * source.row_bytes;
+    const std::byte* row =
+        source.rows + static_cast<size_t>(r < source.count ? r : source.count - 1) * source.row_bytes;
     const Block* blocks = reinterpret_cast<const Block*>(row) + source.first / T::kElems;
     for (int64_t i = 0; i < source.elems / T::kElems; ++i) {
       unpack_block(blocks[i], q, d, m);
@@ -63,11 +64,11 @@ static void pack_panel(const PanelSource& source, Panel& panel) {
 
 // One tile of 16 tokens, at the blocks of the current chunk.
 struct TileSource {
-  const int8_t* q;        // (blocks, 8, 16, 4)
-  const float* d;         // (blocks, 16)
-  const float* s32;       // (blocks, 16)
-  const float* s16;       // (blocks, 2, 16)
-  const int32_t* sum16;   // (blocks, 2, 16)
+  const int8_t* q;       // (blocks, 8, 16, 4)
+  const float* d;        // (blocks, 16)
+  const float* s32;      // (blocks, 16)
+  const float* s16;      // (blocks, 2, 16)
+  const int32_t* sum16;  // (blocks, 2, 16)
   int64_t blocks;
 };
 
@@ -81,7 +82,7 @@ static inline TileSource tile_source(const ActView& x, int64_t tile, int64_t fir
 template <int kGroup, bool kMin, int kRows>
 static inline void add_rows(const Panel& panel, const TileSource& x, int r0, float (*acc)[16]) {
   constexpr int kHalves = 32 / kGroup;  // groups a block
-  V sum[kRows];  // in registers: the loops over rows must be unrolled
+  V sum[kRows];                         // in registers: the loops over rows must be unrolled
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) sum[r] = vload(acc[r0 + r]);
   for (int64_t b = 0; b < x.blocks; ++b) {
@@ -151,7 +152,8 @@ static void gemm_block(const MatmulArgs& a, GemmScratch& scratch) {
   const int64_t rows = a.w.rows.size();
   const int panels = static_cast<int>((rows + kRowTile - 1) / kRowTile);
   auto count = [&](int p) { return static_cast<int>(rows - p * kRowTile < kRowTile ? rows - p * kRowTile : kRowTile); };
-  for (int p = 0; p < panels; ++p) std::memset(scratch.acc[p], 0, static_cast<size_t>(tiles) * sizeof scratch.acc[0][0]);
+  for (int p = 0; p < panels; ++p)
+    std::memset(scratch.acc[p], 0, static_cast<size_t>(tiles) * sizeof scratch.acc[0][0]);
   for (int64_t first = 0; first < a.w.cols; first += kChunk) {
     const int64_t elems = a.w.cols - first < kChunk ? a.w.cols - first : kChunk;
     for (int p = 0; p < panels; ++p) {
@@ -198,7 +200,8 @@ static void gemm(const MatmulArgs& a) {
       MatmulArgs part = a;
       part.x = acts_from(a.x, t0, tokens);
       const int64_t left = a.w.rows.size() - row;
-      part.w.rows = {a.w.rows.begin + row, a.w.rows.begin + row + (left < kPanels * kRowTile ? left : kPanels * kRowTile)};
+      part.w.rows = {a.w.rows.begin + row,
+                     a.w.rows.begin + row + (left < kPanels * kRowTile ? left : kPanels * kRowTile)};
       part.w.data += static_cast<size_t>(row) * a.w.row_bytes;
       part.y += t0 * a.y_stride + row;
       gemm_block<Block>(part, scratch);

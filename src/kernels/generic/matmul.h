@@ -9,9 +9,15 @@ namespace stoke::kernels::STOKE_ISA {
 
 // An instruction set with a product of its own for one token says so by STOKE_GEMV.
 #ifdef STOKE_GEMV
-template <typename Block> static void run_gemv(const MatmulArgs& a) { STOKE_GEMV<Block>(a); }
+template <typename Block>
+static void run_gemv(const MatmulArgs& a) {
+  STOKE_GEMV<Block>(a);
+}
 #else
-template <typename Block> static void run_gemv(const MatmulArgs& a) { gemv<Block>(a); }
+template <typename Block>
+static void run_gemv(const MatmulArgs& a) {
+  gemv<Block>(a);
+}
 #endif
 
 static void matmul(const MatmulArgs& a) {

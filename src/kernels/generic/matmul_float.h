@@ -123,12 +123,12 @@ static void float_pack_weights(const MatmulArgs& a, const std::byte* tile, int64
 
 // What one register block multiplies: kFloatRows rows with a group of tokens over a chunk of columns.
 struct FloatBlock {
-  const float* w;    // (steps, kFloatRows, 16)
-  const float* x;    // token t at x + t * x_stride while packing, else packed (steps, tokens, 16)
+  const float* w;  // (steps, kFloatRows, 16)
+  const float* x;  // token t at x + t * x_stride while packing, else packed (steps, tokens, 16)
   int64_t x_stride;
-  float* pack;       // where the packed tokens go
+  float* pack;  // where the packed tokens go
   int64_t steps;
-  float* acc;        // (tokens, kFloatRows, 16), added to; set where `first`
+  float* acc;  // (tokens, kFloatRows, 16), added to; set where `first`
   bool first;
 };
 
@@ -200,12 +200,18 @@ static void float_token_group(FloatBlock b, int64_t n, int64_t row_groups) {
 static void float_any_token_group(int64_t tokens, const FloatBlock& b, int64_t n, int64_t row_groups) {
   constexpr int kMost = kMicroTokens;
   switch (tokens) {
-    case 1: return float_token_group<1>(b, n, row_groups);
-    case 2: return float_token_group<2>(b, n, row_groups);
-    case 3: return float_token_group<kMost < 3 ? kMost : 3>(b, n, row_groups);
-    case 4: return float_token_group<kMost < 4 ? kMost : 4>(b, n, row_groups);
-    case 5: return float_token_group<kMost < 5 ? kMost : 5>(b, n, row_groups);
-    default: return float_token_group<kMost>(b, n, row_groups);
+    case 1:
+      return float_token_group<1>(b, n, row_groups);
+    case 2:
+      return float_token_group<2>(b, n, row_groups);
+    case 3:
+      return float_token_group < kMost < 3 ? kMost : 3 > (b, n, row_groups);
+    case 4:
+      return float_token_group < kMost < 4 ? kMost : 4 > (b, n, row_groups);
+    case 5:
+      return float_token_group < kMost < 5 ? kMost : 5 > (b, n, row_groups);
+    default:
+      return float_token_group<kMost>(b, n, row_groups);
   }
 }
 
@@ -267,9 +273,12 @@ static void float_product(const MatmulArgs& a) {
 // Requires: args.w.type is F32, F16 or BF16; args.scratch holds kFloatScratchBytes where there are two tokens or more.
 static void matmul_float(const MatmulArgs& args) {
   switch (args.w.type) {
-    case DType::kF32: return float_product<DType::kF32>(args);
-    case DType::kF16: return float_product<DType::kF16>(args);
-    default: return float_product<DType::kBF16>(args);
+    case DType::kF32:
+      return float_product<DType::kF32>(args);
+    case DType::kF16:
+      return float_product<DType::kF16>(args);
+    default:
+      return float_product<DType::kBF16>(args);
   }
 }
 

@@ -173,20 +173,34 @@ static inline void unpack_block(const BlockMXFP4& b, int8_t* q, float* d, float*
 template <typename F>
 static inline void with_block_type(DType type, F&& fn) {
   switch (type) {
-    case DType::kQ4_0: return fn(static_cast<const BlockQ4_0*>(nullptr));
-    case DType::kQ4_1: return fn(static_cast<const BlockQ4_1*>(nullptr));
-    case DType::kQ5_0: return fn(static_cast<const BlockQ5_0*>(nullptr));
-    case DType::kQ5_1: return fn(static_cast<const BlockQ5_1*>(nullptr));
-    case DType::kQ8_0: return fn(static_cast<const BlockQ8_0*>(nullptr));
-    case DType::kQ2_K: return fn(static_cast<const BlockQ2_K*>(nullptr));
-    case DType::kQ3_K: return fn(static_cast<const BlockQ3_K*>(nullptr));
-    case DType::kQ4_K: return fn(static_cast<const BlockQ4_K*>(nullptr));
-    case DType::kQ5_K: return fn(static_cast<const BlockQ5_K*>(nullptr));
-    case DType::kQ6_K: return fn(static_cast<const BlockQ6_K*>(nullptr));
-    case DType::kIQ4_NL: return fn(static_cast<const BlockIQ4_NL*>(nullptr));
-    case DType::kIQ4_XS: return fn(static_cast<const BlockIQ4_XS*>(nullptr));
-    case DType::kMXFP4: return fn(static_cast<const BlockMXFP4*>(nullptr));
-    default: return;
+    case DType::kQ4_0:
+      return fn(static_cast<const BlockQ4_0*>(nullptr));
+    case DType::kQ4_1:
+      return fn(static_cast<const BlockQ4_1*>(nullptr));
+    case DType::kQ5_0:
+      return fn(static_cast<const BlockQ5_0*>(nullptr));
+    case DType::kQ5_1:
+      return fn(static_cast<const BlockQ5_1*>(nullptr));
+    case DType::kQ8_0:
+      return fn(static_cast<const BlockQ8_0*>(nullptr));
+    case DType::kQ2_K:
+      return fn(static_cast<const BlockQ2_K*>(nullptr));
+    case DType::kQ3_K:
+      return fn(static_cast<const BlockQ3_K*>(nullptr));
+    case DType::kQ4_K:
+      return fn(static_cast<const BlockQ4_K*>(nullptr));
+    case DType::kQ5_K:
+      return fn(static_cast<const BlockQ5_K*>(nullptr));
+    case DType::kQ6_K:
+      return fn(static_cast<const BlockQ6_K*>(nullptr));
+    case DType::kIQ4_NL:
+      return fn(static_cast<const BlockIQ4_NL*>(nullptr));
+    case DType::kIQ4_XS:
+      return fn(static_cast<const BlockIQ4_XS*>(nullptr));
+    case DType::kMXFP4:
+      return fn(static_cast<const BlockMXFP4*>(nullptr));
+    default:
+      return;
   }
 }
 
@@ -197,20 +211,34 @@ struct Traits {
   static constexpr int kGroup = kGroupOf;
   static constexpr bool kMin = kMinOf;
 };
-template <typename Block> struct BlockTraits;
-template <> struct BlockTraits<BlockQ4_0> : Traits<32, 32, false> {};
-template <> struct BlockTraits<BlockQ4_1> : Traits<32, 32, true> {};
-template <> struct BlockTraits<BlockQ5_0> : Traits<32, 32, false> {};
-template <> struct BlockTraits<BlockQ5_1> : Traits<32, 32, true> {};
-template <> struct BlockTraits<BlockQ8_0> : Traits<32, 32, false> {};
-template <> struct BlockTraits<BlockQ2_K> : Traits<256, 16, true> {};
-template <> struct BlockTraits<BlockQ3_K> : Traits<256, 16, false> {};
-template <> struct BlockTraits<BlockQ4_K> : Traits<256, 32, true> {};
-template <> struct BlockTraits<BlockQ5_K> : Traits<256, 32, true> {};
-template <> struct BlockTraits<BlockQ6_K> : Traits<256, 16, false> {};
-template <> struct BlockTraits<BlockIQ4_NL> : Traits<32, 32, false> {};
-template <> struct BlockTraits<BlockIQ4_XS> : Traits<256, 32, false> {};
-template <> struct BlockTraits<BlockMXFP4> : Traits<32, 32, false> {};
+template <typename Block>
+struct BlockTraits;
+template <>
+struct BlockTraits<BlockQ4_0> : Traits<32, 32, false> {};
+template <>
+struct BlockTraits<BlockQ4_1> : Traits<32, 32, true> {};
+template <>
+struct BlockTraits<BlockQ5_0> : Traits<32, 32, false> {};
+template <>
+struct BlockTraits<BlockQ5_1> : Traits<32, 32, true> {};
+template <>
+struct BlockTraits<BlockQ8_0> : Traits<32, 32, false> {};
+template <>
+struct BlockTraits<BlockQ2_K> : Traits<256, 16, true> {};
+template <>
+struct BlockTraits<BlockQ3_K> : Traits<256, 16, false> {};
+template <>
+struct BlockTraits<BlockQ4_K> : Traits<256, 32, true> {};
+template <>
+struct BlockTraits<BlockQ5_K> : Traits<256, 32, true> {};
+template <>
+struct BlockTraits<BlockQ6_K> : Traits<256, 16, false> {};
+template <>
+struct BlockTraits<BlockIQ4_NL> : Traits<32, 32, false> {};
+template <>
+struct BlockTraits<BlockIQ4_XS> : Traits<256, 32, false> {};
+template <>
+struct BlockTraits<BlockMXFP4> : Traits<32, 32, false> {};
 
 // n: a multiple of the type's block_elems.
 template <typename Block>
@@ -229,14 +257,17 @@ static void dequantize_blocks(const Block* blocks, float* out, int64_t n) {
 
 static void dequantize_row(DType type, const void* row, float* out, int64_t n) {
   switch (type) {
-    case DType::kF32: std::memcpy(out, row, sizeof(float) * static_cast<size_t>(n)); return;
+    case DType::kF32:
+      std::memcpy(out, row, sizeof(float) * static_cast<size_t>(n));
+      return;
     case DType::kF16:
       for (int64_t i = 0; i < n; ++i) out[i] = half_to_float(static_cast<const uint16_t*>(row)[i]);
       return;
     case DType::kBF16:
       for (int64_t i = 0; i < n; ++i) out[i] = bfloat_to_float(static_cast<const uint16_t*>(row)[i]);
       return;
-    default: with_block_type(type, [&](auto* tag) { dequantize_blocks(static_cast<decltype(tag)>(row), out, n); });
+    default:
+      with_block_type(type, [&](auto* tag) { dequantize_blocks(static_cast<decltype(tag)>(row), out, n); });
   }
 }
 

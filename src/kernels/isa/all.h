@@ -7,6 +7,8 @@
 #include <type_traits>
 #include <utility>
 
+// The order matters:
+// clang-format off
 #include "kernels/generic/unpack.h"
 #include "kernels/generic/quantize_acts.h"
 #include "kernels/generic/gemv.h"
@@ -19,3 +21,4 @@
 #include "kernels/generic/elementwise.h"
 #include "kernels/generic/attention.h"
 #include "kernels/generic/table.h"
+// clang-format on

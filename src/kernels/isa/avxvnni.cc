@@ -1,8 +1,11 @@
 // The kernel table for avxvnni: AVX2 with its VNNI. Compiled with its own flags (see kernels/CMakeLists.txt).
 #define STOKE_ISA avxvnni
+// The order matters:
+// clang-format off
 #include "kernels/isa/vec16_avx2.h"
 #include "kernels/isa/dot_avx2.h"
 #include "kernels/isa/all.h"
+// clang-format on
 #include "kernels/isa/tables.h"
 
 namespace stoke::kernels {

@@ -1,9 +1,9 @@
 // The tile product on AMX: sixteen rows times sixteen tokens times one group of 16 or 32 in a single instruction.
 //
 // A tile: panel bytes, (16 rows, group). B tile: quad-interleaved activations, (group/4, 16 tokens, 4), the layout that
-// ActView already has. C tile: exact integer sums, (16 rows, 16 tokens). C goes through memory to the vector unit, where
-// scales are applied in the order of kernels.h: convert, multiply, FMA, a row each. That is 48 vector operations a tile
-// on two ports, 24 cycles, over the tile unit's 16; so C is stored one step ahead and the two overlap.
+// ActView already has. C tile: exact integer sums, (16 rows, 16 tokens). C goes through memory to the vector unit,
+// where scales are applied in the order of kernels.h: convert, multiply, FMA, a row each. That is 48 vector operations
+// a tile on two ports, 24 cycles, over the tile unit's 16; so C is stored one step ahead and the two overlap.
 #pragma once
 
 #include <immintrin.h>
@@ -47,7 +47,8 @@ static inline void tile_dot(const Panel& panel, const TileSource& x, int64_t gro
 }
 
 template <int kGroup, bool kMin>
-static inline void scale_tile(const Panel& panel, const TileSource& x, int64_t group, const int32_t (*dots)[16], V* sum) {
+static inline void scale_tile(const Panel& panel, const TileSource& x, int64_t group, const int32_t (*dots)[16],
+                              V* sum) {
   constexpr int kHalves = 32 / kGroup;
   const V dx = vload(x.d + group / kHalves * kTokenTile);
   const V s = vload(kGroup == 32 ? x.s32 + group * kTokenTile : x.s16 + group * kTokenTile);

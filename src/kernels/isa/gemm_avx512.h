@@ -1,4 +1,5 @@
-// Packing of panels with AVX-512: gemv_avx512.h's readers give the bytes of two rows and the scales of sixteen at a time.
+// Packing of panels with AVX-512: gemv_avx512.h's readers give the bytes of two rows and the scales of sixteen at a
+// time.
 #pragma once
 
 #include <immintrin.h>
@@ -34,12 +35,14 @@ static void pack_panel_avx512(const PanelSource& source, Panel& panel) {
   const size_t stride = source.row_bytes;
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i offsets = _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(stride)));
-  const auto* base = reinterpret_cast<const uint8_t*>(source.rows) + source.first / T::kElems * static_cast<int64_t>(sizeof(Block));
+  const auto* base =
+      reinterpret_cast<const uint8_t*>(source.rows) + source.first / T::kElems * static_cast<int64_t>(sizeof(Block));
   for (int64_t i = 0; i < source.elems / T::kElems; ++i, base += sizeof(Block)) {
     // The same columns of the next sixteen rows: with few tokens packing runs at the speed of memory.
     for (size_t r = 0; r < 16; ++r) {
       _mm_prefetch(reinterpret_cast<const char*>(base + (16 + r) * stride), _MM_HINT_T1);
-      if constexpr (sizeof(Block) > 64) _mm_prefetch(reinterpret_cast<const char*>(base + (16 + r) * stride + 64), _MM_HINT_T1);
+      if constexpr (sizeof(Block) > 64)
+        _mm_prefetch(reinterpret_cast<const char*>(base + (16 + r) * stride + 64), _MM_HINT_T1);
     }
     V d[kGroups], m[T::kMin ? kGroups : 1];
     Reader<Block>::scales({base, offsets}, d, m);

@@ -50,22 +50,32 @@ struct Lanes {
 static inline V low_half(__m512i v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
 static inline V high_half(__m512i v) { return low_half(_mm512_srli_epi32(v, 16)); }
 static inline V field(__m512i v, int shift, int mask) {
-  return _mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(v, static_cast<unsigned>(shift)), _mm512_set1_epi32(mask)));
+  return _mm512_cvtepi32_ps(
+      _mm512_and_si512(_mm512_srli_epi32(v, static_cast<unsigned>(shift)), _mm512_set1_epi32(mask)));
 }
 
 // How AVX-512 reads a block type: `sub<S>` gives the bytes u of elements [32 S, 32 S + 32) with value u - kOffset;
 // `scales` fills d (and m) for every group, one row a lane.
-template <typename Block> struct Reader;
+template <typename Block>
+struct Reader;
 
-template <> struct Reader<BlockQ4_0> {
+template <>
+struct Reader<BlockQ4_0> {
   static constexpr int kOffset = 8;
-  template <int S> static Bytes sub(const BlockQ4_0& a, const BlockQ4_0& b) { return nibbles16(a.qs, b.qs); }
+  template <int S>
+  static Bytes sub(const BlockQ4_0& a, const BlockQ4_0& b) {
+    return nibbles16(a.qs, b.qs);
+  }
   static void scales(const Lanes& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
 };
 
-template <> struct Reader<BlockQ4_1> {
+template <>
+struct Reader<BlockQ4_1> {
   static constexpr int kOffset = 0;
-  template <int S> static Bytes sub(const BlockQ4_1& a, const BlockQ4_1& b) { return nibbles16(a.qs, b.qs); }
+  template <int S>
+  static Bytes sub(const BlockQ4_1& a, const BlockQ4_1& b) {
+    return nibbles16(a.qs, b.qs);
+  }
   static void scales(const Lanes& l, V* d, V* m) {
     const __m512i both_halves = l.u32(0);
     d[0] = low_half(both_halves);
@@ -81,17 +91,21 @@ static inline Bytes add_high_bits(Bytes low, const uint8_t* qh_a, const uint8_t*
   return _mm512_mask_add_epi8(low, bits, low, _mm512_set1_epi8(16));
 }
 
-template <> struct Reader<BlockQ5_0> {
+template <>
+struct Reader<BlockQ5_0> {
   static constexpr int kOffset = 16;
-  template <int S> static Bytes sub(const BlockQ5_0& a, const BlockQ5_0& b) {
+  template <int S>
+  static Bytes sub(const BlockQ5_0& a, const BlockQ5_0& b) {
     return add_high_bits(nibbles16(a.qs, b.qs), a.qh, b.qh);
   }
   static void scales(const Lanes& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
 };
 
-template <> struct Reader<BlockQ5_1> {
+template <>
+struct Reader<BlockQ5_1> {
   static constexpr int kOffset = 0;
-  template <int S> static Bytes sub(const BlockQ5_1& a, const BlockQ5_1& b) {
+  template <int S>
+  static Bytes sub(const BlockQ5_1& a, const BlockQ5_1& b) {
     return add_high_bits(nibbles16(a.qs, b.qs), a.qh, b.qh);
   }
   static void scales(const Lanes& l, V* d, V* m) {
@@ -101,17 +115,21 @@ template <> struct Reader<BlockQ5_1> {
   }
 };
 
-template <> struct Reader<BlockQ8_0> {
+template <>
+struct Reader<BlockQ8_0> {
   static constexpr int kOffset = 128;
-  template <int S> static Bytes sub(const BlockQ8_0& a, const BlockQ8_0& b) {
+  template <int S>
+  static Bytes sub(const BlockQ8_0& a, const BlockQ8_0& b) {
     return _mm512_xor_si512(both(a.qs, b.qs), _mm512_set1_epi8(-128));
   }
   static void scales(const Lanes& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
 };
 
-template <> struct Reader<BlockQ2_K> {
+template <>
+struct Reader<BlockQ2_K> {
   static constexpr int kOffset = 0;
-  template <int S> static Bytes sub(const BlockQ2_K& a, const BlockQ2_K& b) {
+  template <int S>
+  static Bytes sub(const BlockQ2_K& a, const BlockQ2_K& b) {
     return _mm512_and_si512(shift_right<2 * (S % 4)>(both(a.qs + S / 4 * 32, b.qs + S / 4 * 32)), _mm512_set1_epi8(3));
   }
   static void scales(const Lanes& l, V* d, V* m) {
@@ -128,9 +146,11 @@ template <> struct Reader<BlockQ2_K> {
   }
 };
 
-template <> struct Reader<BlockQ3_K> {
+template <>
+struct Reader<BlockQ3_K> {
   static constexpr int kOffset = 4;
-  template <int S> static Bytes sub(const BlockQ3_K& a, const BlockQ3_K& b) {
+  template <int S>
+  static Bytes sub(const BlockQ3_K& a, const BlockQ3_K& b) {
     const Bytes qs = both(a.qs + S / 4 * 32, b.qs + S / 4 * 32);
     const Bytes low = _mm512_and_si512(shift_right<2 * (S % 4)>(qs), _mm512_set1_epi8(3));
     return _mm512_or_si512(low, bit_to<S, 2>(both(a.hmask, b.hmask)));
@@ -160,17 +180,21 @@ static inline void k_scales(const Lanes& l, V* d, V* m) {
   }
 }
 
-template <> struct Reader<BlockQ4_K> {
+template <>
+struct Reader<BlockQ4_K> {
   static constexpr int kOffset = 0;
-  template <int S> static Bytes sub(const BlockQ4_K& a, const BlockQ4_K& b) {
+  template <int S>
+  static Bytes sub(const BlockQ4_K& a, const BlockQ4_K& b) {
     return _mm512_and_si512(shift_right<4 * (S % 2)>(both(a.qs + S / 2 * 32, b.qs + S / 2 * 32)), _mm512_set1_epi8(15));
   }
   static void scales(const Lanes& l, V* d, V* m) { k_scales(l, d, m); }
 };
 
-template <> struct Reader<BlockQ5_K> {
+template <>
+struct Reader<BlockQ5_K> {
   static constexpr int kOffset = 0;
-  template <int S> static Bytes sub(const BlockQ5_K& a, const BlockQ5_K& b) {
+  template <int S>
+  static Bytes sub(const BlockQ5_K& a, const BlockQ5_K& b) {
     const Bytes qs = both(a.qs + S / 2 * 32, b.qs + S / 2 * 32);
     const Bytes low = _mm512_and_si512(shift_right<4 * (S % 2)>(qs), _mm512_set1_epi8(15));
     return _mm512_or_si512(low, bit_to<S, 4>(both(a.qh, b.qh)));
@@ -178,9 +202,11 @@ template <> struct Reader<BlockQ5_K> {
   static void scales(const Lanes& l, V* d, V* m) { k_scales(l, d, m); }
 };
 
-template <> struct Reader<BlockQ6_K> {
+template <>
+struct Reader<BlockQ6_K> {
   static constexpr int kOffset = 32;
-  template <int S> static Bytes sub(const BlockQ6_K& a, const BlockQ6_K& b) {
+  template <int S>
+  static Bytes sub(const BlockQ6_K& a, const BlockQ6_K& b) {
     const int ql = S / 4 * 64 + S % 2 * 32;
     const Bytes low = shift_right<4 * (S % 4 / 2)>(both(a.ql + ql, b.ql + ql));
     const Bytes qh = both(a.qh + S / 4 * 32, b.qh + S / 4 * 32);
@@ -200,22 +226,26 @@ template <> struct Reader<BlockQ6_K> {
 };
 
 static inline Bytes levels(Bytes nibbles, const int8_t* table, int offset) {
-  const __m128i base = _mm_add_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)),
-                                    _mm_set1_epi8(static_cast<char>(offset)));
+  const __m128i base =
+      _mm_add_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(table)), _mm_set1_epi8(static_cast<char>(offset)));
   return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(base), nibbles);
 }
 
-template <> struct Reader<BlockIQ4_NL> {
+template <>
+struct Reader<BlockIQ4_NL> {
   static constexpr int kOffset = 128;
-  template <int S> static Bytes sub(const BlockIQ4_NL& a, const BlockIQ4_NL& b) {
+  template <int S>
+  static Bytes sub(const BlockIQ4_NL& a, const BlockIQ4_NL& b) {
     return levels(nibbles16(a.qs, b.qs), kIQ4Values, kOffset);
   }
   static void scales(const Lanes& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
 };
 
-template <> struct Reader<BlockIQ4_XS> {
+template <>
+struct Reader<BlockIQ4_XS> {
   static constexpr int kOffset = 128;
-  template <int S> static Bytes sub(const BlockIQ4_XS& a, const BlockIQ4_XS& b) {
+  template <int S>
+  static Bytes sub(const BlockIQ4_XS& a, const BlockIQ4_XS& b) {
     return levels(nibbles16(a.qs + 16 * S, b.qs + 16 * S), kIQ4Values, kOffset);
   }
   static void scales(const Lanes& l, V* d, V*) {
@@ -229,9 +259,11 @@ template <> struct Reader<BlockIQ4_XS> {
   }
 };
 
-template <> struct Reader<BlockMXFP4> {
+template <>
+struct Reader<BlockMXFP4> {
   static constexpr int kOffset = 12;
-  template <int S> static Bytes sub(const BlockMXFP4& a, const BlockMXFP4& b) {
+  template <int S>
+  static Bytes sub(const BlockMXFP4& a, const BlockMXFP4& b) {
     return levels(nibbles16(a.qs, b.qs), kFP4Doubled, kOffset);
   }
   static void scales(const Lanes& l, V* d, V*) {
@@ -250,7 +282,9 @@ static inline __m512i fold4(__m512i a, __m512i b, __m512i c, __m512i d) {
 }
 
 // Sums over the low and the high half of 32 elements, one row a lane.
-struct HalfSums { __m512i low, high; };
+struct HalfSums {
+  __m512i low, high;
+};
 
 template <typename Block, int S>
 static inline HalfSums dot_rows(const Block* const* p, size_t stride, __m512i x) {
@@ -267,8 +301,8 @@ static inline HalfSums dot_rows(const Block* const* p, size_t stride, __m512i x)
 }
 
 template <typename Block, int S>
-static inline void add_sub(const Block* const* p, size_t stride, const ActView& x, int64_t block, const V* d, const V* m,
-                           V& acc) {
+static inline void add_sub(const Block* const* p, size_t stride, const ActView& x, int64_t block, const V* d,
+                           const V* m, V& acc) {
   using T = BlockTraits<Block>;
   using R = Reader<Block>;
   const int64_t b = block * (T::kElems / 32) + S;

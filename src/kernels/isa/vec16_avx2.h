@@ -8,12 +8,19 @@
 
 namespace stoke::kernels::STOKE_ISA {
 
-struct V { __m256 lo, hi; };
-struct I { __m256i lo, hi; };
+struct V {
+  __m256 lo, hi;
+};
+struct I {
+  __m256i lo, hi;
+};
 constexpr int kVRegisters = 8;
 
 static inline V vload(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
-static inline void vstore(float* p, V v) { _mm256_storeu_ps(p, v.lo); _mm256_storeu_ps(p + 8, v.hi); }
+static inline void vstore(float* p, V v) {
+  _mm256_storeu_ps(p, v.lo);
+  _mm256_storeu_ps(p + 8, v.hi);
+}
 static inline V vset1(float f) { return {_mm256_set1_ps(f), _mm256_set1_ps(f)}; }
 static inline V vzero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 static inline V vload_n(const float* p, int n) {
@@ -41,9 +48,7 @@ static inline V vadd(V a, V b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_p
 static inline V vsub(V a, V b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 static inline V vmul(V a, V b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
 static inline V vdiv(V a, V b) { return {_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
-static inline V vfma(V a, V b, V c) {
-  return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
-}
+static inline V vfma(V a, V b, V c) { return {_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)}; }
 static inline V vmax(V a, V b) { return {_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
 static inline V vmin(V a, V b) { return {_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)}; }
 static inline V vsqrt(V a) { return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
@@ -93,7 +98,10 @@ static inline void vtranspose(V* rows) {
 static inline __m256i load256(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 static inline void store256(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 static inline I iload(const int32_t* p) { return {load256(p), load256(p + 8)}; }
-static inline void istore(int32_t* p, I v) { store256(p, v.lo); store256(p + 8, v.hi); }
+static inline void istore(int32_t* p, I v) {
+  store256(p, v.lo);
+  store256(p + 8, v.hi);
+}
 static inline I iset1(int32_t i) { return {_mm256_set1_epi32(i), _mm256_set1_epi32(i)}; }
 static inline I iload_i8(const int8_t* p) {
   const __m128i bytes = load128(p);

@@ -56,7 +56,8 @@ static inline float vmaxv(V v) {
   return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
 }
 
-// Transposes sixteen vectors in place: 32-bit and 64-bit unpacks inside 128-bit parts, then two rounds of part shuffles.
+// Transposes sixteen vectors in place: 32-bit and 64-bit unpacks inside 128-bit parts, then two rounds of part
+// shuffles.
 static inline void vtranspose(V* rows) {
   V t[16];
 #pragma GCC unroll 16
@@ -75,8 +76,10 @@ static inline void vtranspose(V* rows) {
   }
 #pragma GCC unroll 16
   for (int i = 0; i < 4; ++i) {
-    const V a = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0x88), b = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0x88);
-    const V c = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0xdd), d = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0xdd);
+    const V a = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0x88),
+            b = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0x88);
+    const V c = _mm512_shuffle_f32x4(rows[i], rows[i + 4], 0xdd),
+            d = _mm512_shuffle_f32x4(rows[i + 8], rows[i + 12], 0xdd);
     t[i] = _mm512_shuffle_f32x4(a, b, 0x88);
     t[i + 8] = _mm512_shuffle_f32x4(a, b, 0xdd);
     t[i + 4] = _mm512_shuffle_f32x4(c, d, 0x88);

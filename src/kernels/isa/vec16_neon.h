@@ -8,15 +8,27 @@
 
 namespace stoke::kernels::STOKE_ISA {
 
-struct V { float32x4_t q[4]; };
-struct I { int32x4_t q[4]; };
+struct V {
+  float32x4_t q[4];
+};
+struct I {
+  int32x4_t q[4];
+};
 constexpr int kVRegisters = 8;
 
 #define STOKE_QUARTERS for (int i = 0; i < 4; ++i)
 
-static inline V vload(const float* p) { V r; STOKE_QUARTERS r.q[i] = vld1q_f32(p + 4 * i); return r; }
+static inline V vload(const float* p) {
+  V r;
+  STOKE_QUARTERS r.q[i] = vld1q_f32(p + 4 * i);
+  return r;
+}
 static inline void vstore(float* p, V v) { STOKE_QUARTERS vst1q_f32(p + 4 * i, v.q[i]); }
-static inline V vset1(float f) { V r; STOKE_QUARTERS r.q[i] = vdupq_n_f32(f); return r; }
+static inline V vset1(float f) {
+  V r;
+  STOKE_QUARTERS r.q[i] = vdupq_n_f32(f);
+  return r;
+}
 static inline V vzero() { return vset1(0.0f); }
 static inline V vload_n(const float* p, int n) {
   float t[16] = {};
@@ -42,20 +54,53 @@ static inline void vstore_f16(uint16_t* p, V v) {
   STOKE_QUARTERS vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(v.q[i])));
 }
 
-static inline V vadd(V a, V b) { STOKE_QUARTERS a.q[i] = vaddq_f32(a.q[i], b.q[i]); return a; }
-static inline V vsub(V a, V b) { STOKE_QUARTERS a.q[i] = vsubq_f32(a.q[i], b.q[i]); return a; }
-static inline V vmul(V a, V b) { STOKE_QUARTERS a.q[i] = vmulq_f32(a.q[i], b.q[i]); return a; }
-static inline V vdiv(V a, V b) { STOKE_QUARTERS a.q[i] = vdivq_f32(a.q[i], b.q[i]); return a; }
-static inline V vfma(V a, V b, V c) { STOKE_QUARTERS c.q[i] = vfmaq_f32(c.q[i], a.q[i], b.q[i]); return c; }
+static inline V vadd(V a, V b) {
+  STOKE_QUARTERS a.q[i] = vaddq_f32(a.q[i], b.q[i]);
+  return a;
+}
+static inline V vsub(V a, V b) {
+  STOKE_QUARTERS a.q[i] = vsubq_f32(a.q[i], b.q[i]);
+  return a;
+}
+static inline V vmul(V a, V b) {
+  STOKE_QUARTERS a.q[i] = vmulq_f32(a.q[i], b.q[i]);
+  return a;
+}
+static inline V vdiv(V a, V b) {
+  STOKE_QUARTERS a.q[i] = vdivq_f32(a.q[i], b.q[i]);
+  return a;
+}
+static inline V vfma(V a, V b, V c) {
+  STOKE_QUARTERS c.q[i] = vfmaq_f32(c.q[i], a.q[i], b.q[i]);
+  return c;
+}
 // Not vmaxq_f32: it would return NaN where the first operand is NaN.
 static inline float32x4_t max_quarter(float32x4_t a, float32x4_t b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline float32x4_t min_quarter(float32x4_t a, float32x4_t b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
-static inline V vmax(V a, V b) { STOKE_QUARTERS a.q[i] = max_quarter(a.q[i], b.q[i]); return a; }
-static inline V vmin(V a, V b) { STOKE_QUARTERS a.q[i] = min_quarter(a.q[i], b.q[i]); return a; }
-static inline V vsqrt(V a) { STOKE_QUARTERS a.q[i] = vsqrtq_f32(a.q[i]); return a; }
-static inline V vabs(V a) { STOKE_QUARTERS a.q[i] = vabsq_f32(a.q[i]); return a; }
-static inline V vneg(V a) { STOKE_QUARTERS a.q[i] = vnegq_f32(a.q[i]); return a; }
-static inline V vround(V a) { STOKE_QUARTERS a.q[i] = vrndnq_f32(a.q[i]); return a; }
+static inline V vmax(V a, V b) {
+  STOKE_QUARTERS a.q[i] = max_quarter(a.q[i], b.q[i]);
+  return a;
+}
+static inline V vmin(V a, V b) {
+  STOKE_QUARTERS a.q[i] = min_quarter(a.q[i], b.q[i]);
+  return a;
+}
+static inline V vsqrt(V a) {
+  STOKE_QUARTERS a.q[i] = vsqrtq_f32(a.q[i]);
+  return a;
+}
+static inline V vabs(V a) {
+  STOKE_QUARTERS a.q[i] = vabsq_f32(a.q[i]);
+  return a;
+}
+static inline V vneg(V a) {
+  STOKE_QUARTERS a.q[i] = vnegq_f32(a.q[i]);
+  return a;
+}
+static inline V vround(V a) {
+  STOKE_QUARTERS a.q[i] = vrndnq_f32(a.q[i]);
+  return a;
+}
 static inline V vselect_gt(V a, V b, V x, V y) {
   STOKE_QUARTERS x.q[i] = vbslq_f32(vcgtq_f32(a.q[i], b.q[i]), x.q[i], y.q[i]);
   return x;
@@ -86,9 +131,17 @@ static inline void vtranspose(V* rows) {
   for (int r = 0; r < 16; ++r) rows[r] = vload(t[r]);
 }
 
-static inline I iload(const int32_t* p) { I r; STOKE_QUARTERS r.q[i] = vld1q_s32(p + 4 * i); return r; }
+static inline I iload(const int32_t* p) {
+  I r;
+  STOKE_QUARTERS r.q[i] = vld1q_s32(p + 4 * i);
+  return r;
+}
 static inline void istore(int32_t* p, I v) { STOKE_QUARTERS vst1q_s32(p + 4 * i, v.q[i]); }
-static inline I iset1(int32_t n) { I r; STOKE_QUARTERS r.q[i] = vdupq_n_s32(n); return r; }
+static inline I iset1(int32_t n) {
+  I r;
+  STOKE_QUARTERS r.q[i] = vdupq_n_s32(n);
+  return r;
+}
 static inline I iload_i8(const int8_t* p) {
   const int8x16_t bytes = vld1q_s8(p);
   const int16x8_t low = vmovl_s8(vget_low_s8(bytes)), high = vmovl_s8(vget_high_s8(bytes));
@@ -100,13 +153,25 @@ static inline void istore_i8(int8_t* p, I v) {
   const int16x8_t high = vcombine_s16(vqmovn_s32(v.q[2]), vqmovn_s32(v.q[3]));
   vst1q_s8(p, vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)));
 }
-static inline I iadd(I a, I b) { STOKE_QUARTERS a.q[i] = vaddq_s32(a.q[i], b.q[i]); return a; }
-static inline I isub(I a, I b) { STOKE_QUARTERS a.q[i] = vsubq_s32(a.q[i], b.q[i]); return a; }
-static inline int32_t isum(I v) {
-  return vaddvq_s32(vaddq_s32(vaddq_s32(v.q[0], v.q[1]), vaddq_s32(v.q[2], v.q[3])));
+static inline I iadd(I a, I b) {
+  STOKE_QUARTERS a.q[i] = vaddq_s32(a.q[i], b.q[i]);
+  return a;
 }
-static inline I vtoi(V v) { I r; STOKE_QUARTERS r.q[i] = vcvtnq_s32_f32(v.q[i]); return r; }
-static inline V vfromi(I v) { V r; STOKE_QUARTERS r.q[i] = vcvtq_f32_s32(v.q[i]); return r; }
+static inline I isub(I a, I b) {
+  STOKE_QUARTERS a.q[i] = vsubq_s32(a.q[i], b.q[i]);
+  return a;
+}
+static inline int32_t isum(I v) { return vaddvq_s32(vaddq_s32(vaddq_s32(v.q[0], v.q[1]), vaddq_s32(v.q[2], v.q[3]))); }
+static inline I vtoi(V v) {
+  I r;
+  STOKE_QUARTERS r.q[i] = vcvtnq_s32_f32(v.q[i]);
+  return r;
+}
+static inline V vfromi(I v) {
+  V r;
+  STOKE_QUARTERS r.q[i] = vcvtq_f32_s32(v.q[i]);
+  return r;
+}
 static inline V vpow2(I n) {
   V r;
   STOKE_QUARTERS r.q[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n.q[i], vdupq_n_s32(127)), 23));

@@ -15,37 +15,99 @@
 
 namespace stoke::kernels::STOKE_ISA {
 
-struct V { float x[16]; };
-struct I { int32_t x[16]; };
+struct V {
+  float x[16];
+};
+struct I {
+  int32_t x[16];
+};
 // V values that fit the register file: how wide a register block may be.
 constexpr int kVRegisters = 4;
 
 #define STOKE_LANES for (int l = 0; l < 16; ++l)
 
-static inline V vload(const float* p) { V r; std::memcpy(r.x, p, sizeof r.x); return r; }
+static inline V vload(const float* p) {
+  V r;
+  std::memcpy(r.x, p, sizeof r.x);
+  return r;
+}
 static inline void vstore(float* p, V v) { std::memcpy(p, v.x, sizeof v.x); }
-static inline V vset1(float f) { V r; STOKE_LANES r.x[l] = f; return r; }
+static inline V vset1(float f) {
+  V r;
+  STOKE_LANES r.x[l] = f;
+  return r;
+}
 static inline V vzero() { return vset1(0.0f); }
 // The first n (0..16) lanes; the others read as zero, or are not written.
-static inline V vload_n(const float* p, int n) { V r = vzero(); for (int l = 0; l < n; ++l) r.x[l] = p[l]; return r; }
-static inline void vstore_n(float* p, V v, int n) { for (int l = 0; l < n; ++l) p[l] = v.x[l]; }
-static inline V vload_f16(const uint16_t* p) { V r; STOKE_LANES r.x[l] = half_to_float(p[l]); return r; }
-static inline V vload_bf16(const uint16_t* p) { V r; STOKE_LANES r.x[l] = bfloat_to_float(p[l]); return r; }
+static inline V vload_n(const float* p, int n) {
+  V r = vzero();
+  for (int l = 0; l < n; ++l) r.x[l] = p[l];
+  return r;
+}
+static inline void vstore_n(float* p, V v, int n) {
+  for (int l = 0; l < n; ++l) p[l] = v.x[l];
+}
+static inline V vload_f16(const uint16_t* p) {
+  V r;
+  STOKE_LANES r.x[l] = half_to_float(p[l]);
+  return r;
+}
+static inline V vload_bf16(const uint16_t* p) {
+  V r;
+  STOKE_LANES r.x[l] = bfloat_to_float(p[l]);
+  return r;
+}
 static inline void vstore_f16(uint16_t* p, V v) { STOKE_LANES p[l] = float_to_half(v.x[l]); }
 
-static inline V vadd(V a, V b) { STOKE_LANES a.x[l] += b.x[l]; return a; }
-static inline V vsub(V a, V b) { STOKE_LANES a.x[l] -= b.x[l]; return a; }
-static inline V vmul(V a, V b) { STOKE_LANES a.x[l] *= b.x[l]; return a; }
-static inline V vdiv(V a, V b) { STOKE_LANES a.x[l] /= b.x[l]; return a; }
-static inline V vfma(V a, V b, V c) { STOKE_LANES c.x[l] = std::fma(a.x[l], b.x[l], c.x[l]); return c; }
-static inline V vmax(V a, V b) { STOKE_LANES a.x[l] = a.x[l] > b.x[l] ? a.x[l] : b.x[l]; return a; }
-static inline V vmin(V a, V b) { STOKE_LANES a.x[l] = a.x[l] < b.x[l] ? a.x[l] : b.x[l]; return a; }
-static inline V vsqrt(V a) { STOKE_LANES a.x[l] = std::sqrt(a.x[l]); return a; }
-static inline V vabs(V a) { STOKE_LANES a.x[l] = std::fabs(a.x[l]); return a; }
-static inline V vneg(V a) { STOKE_LANES a.x[l] = -a.x[l]; return a; }
-static inline V vround(V a) { STOKE_LANES a.x[l] = std::nearbyint(a.x[l]); return a; }
+static inline V vadd(V a, V b) {
+  STOKE_LANES a.x[l] += b.x[l];
+  return a;
+}
+static inline V vsub(V a, V b) {
+  STOKE_LANES a.x[l] -= b.x[l];
+  return a;
+}
+static inline V vmul(V a, V b) {
+  STOKE_LANES a.x[l] *= b.x[l];
+  return a;
+}
+static inline V vdiv(V a, V b) {
+  STOKE_LANES a.x[l] /= b.x[l];
+  return a;
+}
+static inline V vfma(V a, V b, V c) {
+  STOKE_LANES c.x[l] = std::fma(a.x[l], b.x[l], c.x[l]);
+  return c;
+}
+static inline V vmax(V a, V b) {
+  STOKE_LANES a.x[l] = a.x[l] > b.x[l] ? a.x[l] : b.x[l];
+  return a;
+}
+static inline V vmin(V a, V b) {
+  STOKE_LANES a.x[l] = a.x[l] < b.x[l] ? a.x[l] : b.x[l];
+  return a;
+}
+static inline V vsqrt(V a) {
+  STOKE_LANES a.x[l] = std::sqrt(a.x[l]);
+  return a;
+}
+static inline V vabs(V a) {
+  STOKE_LANES a.x[l] = std::fabs(a.x[l]);
+  return a;
+}
+static inline V vneg(V a) {
+  STOKE_LANES a.x[l] = -a.x[l];
+  return a;
+}
+static inline V vround(V a) {
+  STOKE_LANES a.x[l] = std::nearbyint(a.x[l]);
+  return a;
+}
 // a > b ? x : y, lane by lane.
-static inline V vselect_gt(V a, V b, V x, V y) { STOKE_LANES x.x[l] = a.x[l] > b.x[l] ? x.x[l] : y.x[l]; return x; }
+static inline V vselect_gt(V a, V b, V x, V y) {
+  STOKE_LANES x.x[l] = a.x[l] > b.x[l] ? x.x[l] : y.x[l];
+  return x;
+}
 static inline float vsum(V v) {
   for (int step = 8; step > 0; step /= 2) {
     for (int l = 0; l < step; ++l) v.x[l] += v.x[l + step];
@@ -70,22 +132,56 @@ static inline void vtranspose(V* rows) {
   }
 }
 
-static inline I iload(const int32_t* p) { I r; std::memcpy(r.x, p, sizeof r.x); return r; }
+static inline I iload(const int32_t* p) {
+  I r;
+  std::memcpy(r.x, p, sizeof r.x);
+  return r;
+}
 static inline void istore(int32_t* p, I v) { std::memcpy(p, v.x, sizeof v.x); }
-static inline I iset1(int32_t i) { I r; STOKE_LANES r.x[l] = i; return r; }
-static inline I iload_i8(const int8_t* p) { I r; STOKE_LANES r.x[l] = p[l]; return r; }
+static inline I iset1(int32_t i) {
+  I r;
+  STOKE_LANES r.x[l] = i;
+  return r;
+}
+static inline I iload_i8(const int8_t* p) {
+  I r;
+  STOKE_LANES r.x[l] = p[l];
+  return r;
+}
 // Saturates to [-128, 127].
 static inline void istore_i8(int8_t* p, I v) {
   STOKE_LANES p[l] = static_cast<int8_t>(v.x[l] < -128 ? -128 : v.x[l] > 127 ? 127 : v.x[l]);
 }
-static inline I iadd(I a, I b) { STOKE_LANES a.x[l] += b.x[l]; return a; }
-static inline I isub(I a, I b) { STOKE_LANES a.x[l] -= b.x[l]; return a; }
-static inline int32_t isum(I v) { int32_t s = 0; STOKE_LANES s += v.x[l]; return s; }
+static inline I iadd(I a, I b) {
+  STOKE_LANES a.x[l] += b.x[l];
+  return a;
+}
+static inline I isub(I a, I b) {
+  STOKE_LANES a.x[l] -= b.x[l];
+  return a;
+}
+static inline int32_t isum(I v) {
+  int32_t s = 0;
+  STOKE_LANES s += v.x[l];
+  return s;
+}
 // Nearest even. Requires: |lane| < 2^31.
-static inline I vtoi(V v) { I r; STOKE_LANES r.x[l] = static_cast<int32_t>(std::nearbyint(v.x[l])); return r; }
-static inline V vfromi(I v) { V r; STOKE_LANES r.x[l] = static_cast<float>(v.x[l]); return r; }
+static inline I vtoi(V v) {
+  I r;
+  STOKE_LANES r.x[l] = static_cast<int32_t>(std::nearbyint(v.x[l]));
+  return r;
+}
+static inline V vfromi(I v) {
+  V r;
+  STOKE_LANES r.x[l] = static_cast<float>(v.x[l]);
+  return r;
+}
 // 2^n. Requires: -126 <= n <= 127.
-static inline V vpow2(I n) { V r; STOKE_LANES r.x[l] = std::bit_cast<float>((n.x[l] + 127) << 23); return r; }
+static inline V vpow2(I n) {
+  V r;
+  STOKE_LANES r.x[l] = std::bit_cast<float>((n.x[l] + 127) << 23);
+  return r;
+}
 
 #undef STOKE_LANES
 

@@ -165,10 +165,13 @@ static inline int32_t isum(I v) {
   STOKE_LANES s += v.x[l];
   return s;
 }
-// Nearest even. Requires: |lane| < 2^31.
+// Nearest even; what no integer can hold (NaN too) becomes INT32_MIN, as x86 does.
+static inline int32_t to_int(float f) {
+  return std::fabs(f) < 2147483648.0f ? static_cast<int32_t>(std::nearbyint(f)) : INT32_MIN;
+}
 static inline I vtoi(V v) {
   I r;
-  STOKE_LANES r.x[l] = static_cast<int32_t>(std::nearbyint(v.x[l]));
+  STOKE_LANES r.x[l] = to_int(v.x[l]);
   return r;
 }
 static inline V vfromi(I v) {

@@ -10,7 +10,7 @@ namespace {
 
 // Rows a worker takes at once. A prompt's block keeps up's rows of all its tokens in the cache; a single token's block
 // is large enough that taking it costs nothing beside reading it.
-constexpr int64_t kPromptBlockRows = 64;
+constexpr int64_t kPromptBlockRows = 128;
 constexpr int64_t kTokenBlockRows = 1024;
 constexpr int64_t kTokenBlockBytes = 64 << 10;
 

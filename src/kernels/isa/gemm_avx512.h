@@ -33,16 +33,14 @@ static void pack_panel_avx512(const PanelSource& source, Panel& panel) {
   using T = BlockTraits<Block>;
   constexpr int kGroups = T::kElems / T::kGroup;
   const size_t stride = source.row_bytes;
-  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i offsets = _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(stride)));
-  const auto* base =
+  const __m512i offsets = row_offsets(stride);
+  constexpr int64_t kEvery = sizeof(Block) < 64 ? static_cast<int64_t>(64 / sizeof(Block)) : 1;  // blocks a line
+  const uint8_t* base =
       reinterpret_cast<const uint8_t*>(source.rows) + source.first / T::kElems * static_cast<int64_t>(sizeof(Block));
   for (int64_t i = 0; i < source.elems / T::kElems; ++i, base += sizeof(Block)) {
-    // The same columns of the next sixteen rows: with few tokens packing runs at the speed of memory.
-    for (size_t r = 0; r < 16; ++r) {
-      _mm_prefetch(reinterpret_cast<const char*>(base + (16 + r) * stride), _MM_HINT_T1);
-      if constexpr (sizeof(Block) > 64)
-        _mm_prefetch(reinterpret_cast<const char*>(base + (16 + r) * stride + 64), _MM_HINT_T1);
+    // With few tokens packing runs at the speed of memory; the panel packed next holds these columns sixteen rows on.
+    if (i % kEvery == 0) {
+      for (size_t r = 16; r < 32; ++r) prefetch<sizeof(Block)>(base + r * stride);
     }
     V d[kGroups], m[T::kMin ? kGroups : 1];
     Reader<Block>::scales({base, offsets}, d, m);

@@ -25,7 +25,8 @@ def run(command):
 
 
 def of_stoke(args, model):
-    return json.loads(run([args.stoke, "ppl", model, "-f", args.text, "--windows", str(args.windows), "--json"])[1])["perplexity"]
+    command = [args.stoke, "ppl", model, "-f", args.text, "--windows", str(args.windows), "--json"]
+    return json.loads(run(command)[1])["perplexity"]
 
 
 def of_llama(args, model):

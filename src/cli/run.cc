@@ -75,7 +75,9 @@ int run(const RunOptions& options) {
   } else if (is_terminal(1) && !generation.text.ends_with('\n')) {
     write_piece("\n");
   }
-  if (options.output.stats) fmt::print(stderr, "{}\n", stats_line(model.stats()));
+  // Where both streams go to one file, the line must not stick to the text.
+  const bool sticks = !options.output.json && !is_terminal(1) && !generation.text.ends_with('\n');
+  if (options.output.stats) fmt::print(stderr, "{}{}\n", sticks ? "\n" : "", stats_line(model.stats()));
   return generation.stop_reason == StopReason::kCancelled ? kExitInterrupted : 0;
 }
 

@@ -78,7 +78,7 @@ double measure(const kernels::Kernels& k, sys::ThreadPool& threads, const Weight
   std::normal_distribution<float> normal;
   for (float& v : x) v = normal(rng);
   Aligned act(kernels::act_bytes(tokens, shape.cols));
-  const size_t scratch_bytes = (kernels::scratch_bytes(shape.cols) + 63) / 64 * 64;
+  const size_t scratch_bytes = (kernels::scratch_bytes() + 63) / 64 * 64;
   Aligned scratch(scratch_bytes * static_cast<size_t>(threads.size()));
   kernels::ActView acts = kernels::act_carve(act.data, tokens, shape.cols);
   acts.f = x.data();

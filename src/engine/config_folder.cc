@@ -18,10 +18,6 @@ using model::Family;
 using model::RopeConfig;
 using model::RopeScaling;
 
-constexpr int kMaxLayers = 1 << 16;
-
-int narrow(int64_t value) { return static_cast<int>(std::clamp<int64_t>(value, -1, 1 << 30)); }
-
 // One JSON object. Absent and null are the same. A value of the wrong kind is remembered; failure() tells of the first.
 class Fields {
  public:

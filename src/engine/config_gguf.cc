@@ -16,11 +16,6 @@ using model::Family;
 using model::RopeConfig;
 using model::RopeScaling;
 
-constexpr int kMaxLayers = 1 << 16;
-
-// Sizes beyond any limit stay beyond it.
-int narrow(int64_t value) { return static_cast<int>(std::clamp<int64_t>(value, -1, 1 << 30)); }
-
 // Keys of one architecture. A required key that is absent is remembered; failure() tells of the first.
 class Keys {
  public:

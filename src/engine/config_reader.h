@@ -4,6 +4,8 @@
 // Thread role: any. Ownership: values.
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
 #include <string>
 
 #include "base/status.h"
@@ -12,6 +14,11 @@
 #include "model/family.h"
 
 namespace stoke::engine {
+
+inline constexpr int kMaxLayers = 1 << 16;
+
+// Sizes beyond any limit stay beyond it.
+inline int narrow(int64_t value) { return static_cast<int>(std::clamp<int64_t>(value, -1, 1 << 30)); }
 
 struct ModelDescription {
   const model::Family* family = nullptr;

@@ -88,10 +88,7 @@ const char* const* runnable() {
   return names.data();
 }
 
-size_t scratch_bytes(int64_t cols) {
-  // A panel of 16 rows: a byte an element, two FP32 a group of 16; float types take a fixed amount.
-  return std::max(aligned(static_cast<size_t>(cols) * kRowTile * 4) + 64, kFloatScratchBytes);
-}
+size_t scratch_bytes() { return std::max(kScratchFixedBytes, kFloatScratchBytes); }
 
 namespace {
 

@@ -1,7 +1,7 @@
 // The kernel table: every hot loop of stoke behind one set of function pointers, chosen once per process.
 //
 // Kernels are pure leaves: pointers in, values out; no allocation, lock, thread, log or global. Each algorithm is
-// written once (src/kernels/generic/*.h, over Highway's static target and the few wrappers in src/kernels/isa) and
+// written once (src/kernels/generic/*.h, over the sixteen-lane wrappers and dot products in src/kernels/isa) and
 // compiled once per instruction set; `portable` is the slow twin that the others are compared with, bit for bit.
 //
 // THE ORDER OF SUMMATION (the exactness contract, docs/exactness.md). For quantised weights:
@@ -60,7 +60,7 @@ struct MatmulArgs {
   ActView x;
   float* y = nullptr;       // y[t * y_stride + (row - w.rows.begin)]
   int64_t y_stride = 0;     // floats between tokens
-  void* scratch = nullptr;  // scratch_bytes(w.cols), 64-byte aligned, one a thread
+  void* scratch = nullptr;  // scratch_bytes(), 64-byte aligned, one a thread
 };
 
 // What a tile of 64 cache positions looks like to the attention kernels; see kernels/attention.h.
@@ -101,9 +101,10 @@ struct Kernels {
   const AttentionKernels* attention;
 };
 
-// What the batched products of quantised weights need, whatever the shape.
+// Scratch of products with quantised weights, whatever the shape.
 inline constexpr size_t kScratchFixedBytes = 384 * 1024;
-size_t scratch_bytes(int64_t cols);
+// What MatmulArgs::scratch must hold for any product.
+size_t scratch_bytes();
 
 // The table for an instruction set by name ("portable", "avx2", "avxvnni", "avx512", "amx", "neon"); null when this
 // build does not have it or this processor cannot run it.

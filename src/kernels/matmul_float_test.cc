@@ -42,8 +42,8 @@ class MatmulFloatTest : public testing::TestWithParam<DType> {
     std::vector<std::byte> w(static_cast<size_t>(s.rows) * row_bytes(GetParam(), s.cols));
     quantize_row(GetParam(), values.data(), w.data(), s.rows * s.cols);
     kernels.dequantize_row(GetParam(), w.data(), values.data(), s.rows * s.cols);
-    const std::unique_ptr<void, decltype(&std::free)> scratch(
-        std::aligned_alloc(64, (scratch_bytes(s.cols) + 63) / 64 * 64), &std::free);
+    const std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(64, (scratch_bytes() + 63) / 64 * 64),
+                                                              &std::free);
     std::vector<float> y(static_cast<size_t>(s.tokens * s.rows));
     kernels.matmul({.w = {GetParam(), {0, s.rows}, s.cols, row_bytes(GetParam(), s.cols), w.data()},
                     .x = {.tokens = s.tokens, .k = s.cols, .f = x.data(), .f_stride = stride},

@@ -91,7 +91,7 @@ struct Aligned {
 std::vector<float> multiply(const Kernels& k, const Problem& p, int64_t t0, int64_t tokens, int64_t r0, int64_t r1) {
   const int64_t padded = p.cols / kActBlock * kActBlock == p.cols ? p.cols : 0;
   Aligned act(padded ? act_bytes(tokens, padded) : 64);
-  Aligned scratch(scratch_bytes(p.cols));
+  Aligned scratch(scratch_bytes());
   MatmulArgs a;
   a.x = padded ? act_carve(act.data, tokens, padded) : ActView{.tokens = tokens, .k = p.cols};
   a.x.f = p.x.data() + t0 * p.cols;

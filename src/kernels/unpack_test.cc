@@ -45,7 +45,7 @@ TEST_P(UnpackTest, ProductsSeeTheReadersValues) {
   const Kernels& portable = *find("portable");
   portable.dequantize_row(type.type, bytes.data(), want.data(), kCols);
   for (int64_t e = 0; e < kCols; ++e) x[static_cast<size_t>(e * kCols + e)] = 1.0f;
-  std::vector<std::byte> act(act_bytes(kCols, kCols) + 64), scratch(scratch_bytes(kCols) + 64);
+  std::vector<std::byte> act(act_bytes(kCols, kCols) + 64), scratch(scratch_bytes() + 64);
   auto aligned = [](std::vector<std::byte>& v) {
     return reinterpret_cast<void*>((reinterpret_cast<uintptr_t>(v.data()) + 63) / 64 * 64);
   };

@@ -18,7 +18,7 @@ int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / mult
 
 size_t align(size_t bytes) { return (bytes + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment; }
 
-size_t worker_bytes(int64_t cols) { return align(kernels::scratch_bytes(cols)); }
+size_t worker_bytes() { return align(kernels::scratch_bytes()); }
 
 int64_t up_floats(int64_t max_tokens) { return std::max(max_tokens * kPromptBlockRows, kTokenBlockRows); }
 
@@ -52,7 +52,7 @@ struct Multiplier::Task {
 
 Multiplier::Multiplier(const kernels::Kernels& kernels, sys::ThreadPool& threads, WeightSource& source, Limits limits)
     : kernels_(kernels), threads_(threads), source_(source), scratch_(bytes(threads, limits)) {
-  kernel_bytes_ = worker_bytes(limits.max_cols);
+  kernel_bytes_ = worker_bytes();
   up_floats_ = up_floats(limits.max_tokens);
   ScratchLayout at(scratch_.data());
   layout(at);
@@ -60,8 +60,7 @@ Multiplier::Multiplier(const kernels::Kernels& kernels, sys::ThreadPool& threads
 
 size_t Multiplier::bytes(const sys::ThreadPool& threads, Limits limits) {
   const auto workers = static_cast<size_t>(threads.size());
-  return workers * worker_bytes(limits.max_cols) +
-         align(workers * static_cast<size_t>(up_floats(limits.max_tokens)) * sizeof(float));
+  return workers * worker_bytes() + align(workers * static_cast<size_t>(up_floats(limits.max_tokens)) * sizeof(float));
 }
 
 void Multiplier::layout(ScratchLayout& at) {

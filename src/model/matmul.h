@@ -43,7 +43,6 @@ class Multiplier {
  public:
   struct Limits {
     int64_t max_tokens = 0;
-    int64_t max_cols = 0;  // of any matrix
   };
 
   // The references outlive the object.

@@ -9,8 +9,6 @@
 namespace stoke::model {
 namespace {
 
-int64_t widest(const Config& c) { return std::max({c.dim, c.q_dim(), c.ffn, c.moe.ffn, c.moe.shared_ffn}); }
-
 void clamp(float* x, int64_t n, float limit) {
   for (int64_t i = 0; i < n; ++i) x[i] = std::clamp(x[i], -limit, limit);
 }
@@ -92,7 +90,7 @@ Transformer::Transformer(const Parts& parts, const TransformerOptions& options)
       kernels_(parts.kernels),
       threads_(parts.threads),
       options_(options),
-      multiplier_(kernels_, threads_, source_, {.max_tokens = options.max_batch, .max_cols = widest(config_)}),
+      multiplier_(kernels_, threads_, source_, {.max_tokens = options.max_batch}),
       ffn_(std::make_unique<FullFfn>(config_, weights_, multiplier_, options.max_batch)) {
   CHECK(options.max_context == pool_.options().max_context);
   ScratchLayout count;
@@ -110,7 +108,7 @@ size_t Transformer::bytes(const Config& config, const sys::ThreadPool& threads, 
   ScratchLayout count;
   layout(count, config, threads, options);
   return count.bytes() + FullFfn::bytes(config, options.max_batch) +
-         Multiplier::bytes(threads, {.max_tokens = options.max_batch, .max_cols = widest(config)});
+         Multiplier::bytes(threads, {.max_tokens = options.max_batch});
 }
 
 Transformer::Buffers Transformer::layout(ScratchLayout& at, const Config& c, const sys::ThreadPool& threads,

@@ -71,14 +71,7 @@ static void add_tile_amx(const Panel& panel, const TileSource& x, float (*acc)[1
   // Two steps ahead: stores of a tile must have left for the cache before the vector unit reads them.
   tile_dot<kGroup>(panel, x, 0, dots[0]);
   if (groups > 1) tile_dot<kGroup>(panel, x, 1, dots[1]);
-  int64_t g = 0;
-  for (; g + 4 <= groups; g += 2) {
-    tile_dot<kGroup>(panel, x, g + 2, dots[(g + 2) & 3]);
-    scale_tile<kGroup, kMin>(panel, x, g, dots[g & 3], sum);
-    tile_dot<kGroup>(panel, x, g + 3, dots[(g + 3) & 3]);
-    scale_tile<kGroup, kMin>(panel, x, g + 1, dots[(g + 1) & 3], sum);
-  }
-  for (; g < groups; ++g) {
+  for (int64_t g = 0; g < groups; ++g) {
     if (g + 2 < groups) tile_dot<kGroup>(panel, x, g + 2, dots[(g + 2) & 3]);
     scale_tile<kGroup, kMin>(panel, x, g, dots[g & 3], sum);
   }

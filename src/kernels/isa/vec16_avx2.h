@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/isa/sum_x86.h"
+
 namespace stoke::kernels::STOKE_ISA {
 
 struct V {
@@ -68,18 +70,8 @@ static inline V vselect_gt(V a, V b, V x, V y) {
   return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ)),
           _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ))};
 }
-static inline float vsum(V v) {
-  const __m256 h8 = _mm256_add_ps(v.lo, v.hi);
-  const __m128 h4 = _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
-  const __m128 h2 = _mm_add_ps(h4, _mm_movehl_ps(h4, h4));
-  return _mm_cvtss_f32(_mm_add_ss(h2, _mm_movehdup_ps(h2)));
-}
-static inline float vmaxv(V v) {
-  const __m256 h8 = _mm256_max_ps(v.lo, v.hi);
-  const __m128 h4 = _mm_max_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
-  const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
-  return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
-}
+static inline float vsum(V v) { return sum8(_mm256_add_ps(v.lo, v.hi)); }
+static inline float vmaxv(V v) { return max8(_mm256_max_ps(v.lo, v.hi)); }
 
 // Transposes sixteen vectors in place.
 static inline void vtranspose(V* rows) {
@@ -135,14 +127,5 @@ static inline R rload(const float* p) { return _mm256_loadu_ps(p); }
 static inline void rstore(float* p, R v) { _mm256_storeu_ps(p, v); }
 static inline R rzero() { return _mm256_setzero_ps(); }
 static inline R rfma(R a, R b, R c) { return _mm256_fmadd_ps(a, b, c); }
-static inline void vsum4(const float* v, float* out) {
-  __m128 h4[4];
-  for (int i = 0; i < 4; ++i) {
-    const __m256 h8 = _mm256_add_ps(_mm256_loadu_ps(v + 16 * i), _mm256_loadu_ps(v + 16 * i + 8));
-    h4[i] = _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
-  }
-  _MM_TRANSPOSE4_PS(h4[0], h4[1], h4[2], h4[3]);
-  _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(h4[0], h4[2]), _mm_add_ps(h4[1], h4[3])));
-}
 
 }  // namespace stoke::kernels::STOKE_ISA

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "kernels/isa/sum_x86.h"
+
 namespace stoke::kernels::STOKE_ISA {
 
 using V = __m512;
@@ -43,18 +45,8 @@ static inline V vround(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEARE
 static inline V vselect_gt(V a, V b, V x, V y) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_GT_OQ), y, x);
 }
-static inline float vsum(V v) {
-  const __m256 h8 = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-  const __m128 h4 = _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
-  const __m128 h2 = _mm_add_ps(h4, _mm_movehl_ps(h4, h4));
-  return _mm_cvtss_f32(_mm_add_ss(h2, _mm_movehdup_ps(h2)));
-}
-static inline float vmaxv(V v) {
-  const __m256 h8 = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
-  const __m128 h4 = _mm_max_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
-  const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
-  return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
-}
+static inline float vsum(V v) { return sum8(_mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))); }
+static inline float vmaxv(V v) { return max8(_mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1))); }
 
 // Transposes sixteen vectors in place: 32-bit and 64-bit unpacks inside 128-bit parts, then two rounds of part
 // shuffles.
@@ -114,14 +106,5 @@ static inline R rload(const float* p) { return _mm512_loadu_ps(p); }
 static inline void rstore(float* p, R v) { _mm512_storeu_ps(p, v); }
 static inline R rzero() { return _mm512_setzero_ps(); }
 static inline R rfma(R a, R b, R c) { return _mm512_fmadd_ps(a, b, c); }
-static inline void vsum4(const float* v, float* out) {
-  __m128 h4[4];
-  for (int i = 0; i < 4; ++i) {
-    const __m256 h8 = _mm256_add_ps(_mm256_loadu_ps(v + 16 * i), _mm256_loadu_ps(v + 16 * i + 8));
-    h4[i] = _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
-  }
-  _MM_TRANSPOSE4_PS(h4[0], h4[1], h4[2], h4[3]);
-  _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(h4[0], h4[2]), _mm_add_ps(h4[1], h4[3])));
-}
 
 }  // namespace stoke::kernels::STOKE_ISA

@@ -16,12 +16,18 @@ ALLOWED = {
     "kernels": {"base", "tensor"},
     "formats": {"base", "sys", "tensor"},
     "kv": {"base", "sys", "tensor"},
+    "io": {"base", "sys"},
+    "cache": {"base", "tensor"},
+    "plan": {"base", "tensor"},
     "text": {"base", "sys"},
     "sampling": {"base"},
     "model": {"base", "sys", "tensor", "kernels", "kv"},
-    "engine": {"base", "sys", "tensor", "kernels", "formats", "kv", "text", "sampling", "model"},
+    "pipeline": {"base", "sys", "tensor", "kernels", "io", "cache", "plan", "model"},
+    "convert": {"base", "sys", "tensor", "kernels", "formats"},
+    "engine": {"base", "sys", "tensor", "kernels", "formats", "kv", "text", "sampling", "model", "io", "cache", "plan",
+               "pipeline"},
     "fetch": {"base", "sys"},
-    "cli": {"base", "sys", "formats", "engine", "fetch"},
+    "cli": {"base", "sys", "formats", "convert", "engine", "fetch"},
 }
 # The public headers (include/stoke): the data they share with the inside is declared there, so any folder may.
 PUBLIC = "stoke"

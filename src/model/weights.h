@@ -51,16 +51,27 @@ struct MoeWeights {
   MatrixSlice shared_gate;    // (1, dim): the shared expert counts sigmoid(this . x); absent: fully
 };
 
+// A layer whose up and down are records of a neuron store (tensor/neuron_record.h), reached by the sparse FFN alone.
+// Experts of a layer lie one after another: expert e is neurons [e * neurons, (e + 1) * neurons) of the table.
+struct SparseFfnWeights {
+  int32_t table = -1;   // which record table of the store; -1: this layer has none
+  int64_t neurons = 0;  // of the layer, or of one expert
+  MatrixSlice gate;     // dense layers, layout kSplit: (neurons, dim)
+  ExpertSlices gates;   // expert layers: the same of every expert
+  bool valid() const { return table >= 0; }
+};
+
 struct LayerWeights {
   Vector attn_norm, attn_post_norm;  // (dim)
   Vector ffn_norm, ffn_post_norm;    // (dim)
   MatrixSlice q, k, v;               // (q_dim | kv_dim | kv_dim, dim)
   MatrixSlice o;                     // (dim, q_dim)
   Vector q_bias, k_bias, v_bias, o_bias;
-  Vector q_norm, k_norm;  // (head_dim): each head by itself; (q_dim | kv_dim): over the full width
-  Vector sinks;           // (heads)
-  DenseFfnWeights ffn;    // dense layers
-  MoeWeights moe;         // expert layers
+  Vector q_norm, k_norm;    // (head_dim): each head by itself; (q_dim | kv_dim): over the full width
+  Vector sinks;             // (heads)
+  DenseFfnWeights ffn;      // dense layers
+  MoeWeights moe;           // expert layers
+  SparseFfnWeights sparse;  // layers of a neuron store; then ffn and the experts of moe are empty
 };
 
 struct Weights {

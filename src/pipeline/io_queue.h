@@ -1,0 +1,74 @@
+// One reader shared by those who read weights: routes each finished read to who asked for it, urgent reads first.
+//
+// Clients queue requests; pump() moves them to the reader (urgent ones before background ones, at most `depth` in
+// flight), submits them in one system call and delivers what is done. pump() is cheap when there is nothing to do, and
+// is called from the thread pool's poll hook, between tiles of work.
+// Thread role: the control thread. Ownership: the reader outlives the queue, the queue its clients. Queues are of fixed
+// size: nothing is allocated after construction. Errors: delivered to the client with the read.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "io/reader.h"
+#include "sys/clock.h"
+
+namespace stoke::pipeline {
+
+class ReadClient {
+ public:
+  virtual ~ReadClient() = default;
+  // A read that it queued has ended. Called from pump() or wait(); may queue more.
+  virtual void on_read(const io::Read& read, const io::Done& done) = 0;
+};
+
+class IoQueue {
+ public:
+  enum class Priority { kUrgent, kBackground };
+
+  // capacity: requests that may wait for a place in flight, for each priority.
+  IoQueue(io::Reader& reader, const sys::Clock& clock, size_t capacity);
+
+  // False when the queue of that priority is full: pump() or wait() first.
+  bool push(ReadClient& client, const io::Read& read, Priority priority);
+  size_t room(Priority priority) const;
+  // Starts what can be started, delivers what is done; never waits. Returns how many were delivered.
+  size_t pump();
+  // As pump(), but waits until something was delivered; returns at once where nothing is queued or in flight.
+  // The time spent here is the stall time: there was nothing to compute.
+  size_t wait();
+  bool idle() const { return in_flight_ == 0 && queued() == 0; }
+  size_t queued() const;
+  int in_flight() const { return in_flight_; }
+
+  int64_t stall_ns() const { return stall_ns_; }
+  io::ReadCounts counts() const { return reader_.counts(); }
+
+ private:
+  struct Request {
+    ReadClient* client = nullptr;
+    io::Read read;
+  };
+  // A ring of fixed size.
+  struct Ring {
+    std::vector<Request> items;
+    size_t head = 0;
+    size_t size = 0;
+  };
+  static Request take(Ring& ring);
+  void start();
+  size_t deliver(size_t count);
+
+  io::Reader& reader_;
+  const sys::Clock& clock_;
+  Ring urgent_;
+  Ring background_;
+  std::vector<Request> flying_;   // by the reader's tag
+  std::vector<uint32_t> unused_;  // tags
+  std::vector<io::Done> done_;
+  int in_flight_ = 0;
+  int64_t stall_ns_ = 0;
+};
+
+}  // namespace stoke::pipeline

@@ -23,7 +23,7 @@ ALLOWED = {
     "sampling": {"base"},
     "model": {"base", "sys", "tensor", "kernels", "kv"},
     "pipeline": {"base", "sys", "tensor", "kernels", "io", "cache", "plan", "model"},
-    "convert": {"base", "sys", "tensor", "kernels", "formats"},
+    "convert": {"base", "sys", "tensor", "kernels", "formats", "model", "engine"},
     "engine": {"base", "sys", "tensor", "kernels", "formats", "kv", "text", "sampling", "model", "io", "cache", "plan",
                "pipeline"},
     "fetch": {"base", "sys"},

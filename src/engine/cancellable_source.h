@@ -14,7 +14,9 @@ namespace stoke::engine {
 
 class CancellableSource final : public model::WeightSource {
  public:
-  CancellableSource(ResidentSource& inner, ProgressCallback progress) : inner_(inner), progress_(std::move(progress)) {}
+  // `loading`: the resident source that reports progress; null: nothing to report.
+  CancellableSource(model::WeightSource& inner, const ResidentSource* loading, ProgressCallback progress)
+      : inner_(inner), loading_(loading), progress_(loading == nullptr ? nullptr : std::move(progress)) {}
 
   // Null: nobody can cancel. Must outlive the passes that follow.
   void watch(const CancelFlag* flag) { flag_ = flag; }
@@ -26,16 +28,20 @@ class CancellableSource final : public model::WeightSource {
     return inner_.acquire(id, wanted);
   }
   void release(model::MatrixId id, const RowsView& rows) override { inner_.release(id, rows); }
+  void begin_pass(bool logits) override { inner_.begin_pass(logits); }
+  void expect(std::span<const model::ExpectedProduct> products) override { inner_.expect(products); }
+  bool at_hand(model::MatrixId id, int64_t row) const override { return inner_.at_hand(id, row); }
   Status read_row(model::MatrixId id, int64_t row, std::byte* dst) override { return inner_.read_row(id, row, dst); }
 
  private:
   void report() {
-    const LoadStats load = inner_.stats();
+    const LoadStats load = loading_->stats();
     progress_(load.finished ? 1 : static_cast<double>(load.bytes_read) / static_cast<double>(load.arena_bytes + 1));
     if (load.finished) progress_ = nullptr;
   }
 
-  ResidentSource& inner_;
+  model::WeightSource& inner_;
+  const ResidentSource* loading_;
   ProgressCallback progress_;  // empty once everything is there
   const CancelFlag* flag_ = nullptr;
 };

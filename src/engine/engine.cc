@@ -123,17 +123,18 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const Mode
 Status Engine::take_memory(const ModelOptions& options) {
   const ModelSize size = prepared_.size(*threads_);
   const Budget budget = find_budget(options.memory_bytes, held_now());
-  STOKE_ASSIGN(sizes_, fit_sizes(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free, budget));
-  memory_ = memory_need(size, sizes_);
+  Result<Sizes> all = fit_sizes(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free, budget);
+  if (all.ok()) {
+    sizes_ = *all;
+    memory_ = memory_need(size, sizes_);
+    STOKE_TRY(open_resident(options));
+  } else {
+    STOKE_TRY(open_streaming(options, budget));
+  }
   memory_.budget = budget.bytes;
   memory_.budget_source = budget.source;
-
-  cached_before_ = cached_now(prepared_.file);
-  STOKE_ASSIGN(source_, ResidentSource::open(
-                            prepared_.file, prepared_.loaded.plan,
-                            {.conversion = {.dequantize = kernels_->dequantize_row, .quantize = kernels::quantize_row},
-                             .cancel = options.cancel}));
-  cancellable_ = std::make_unique<CancellableSource>(*source_, options.progress);
+  model::WeightSource& source = streaming_ ? static_cast<model::WeightSource&>(streaming_->source()) : *resident_;
+  cancellable_ = std::make_unique<CancellableSource>(source, resident_.get(), options.progress);
   STOKE_ASSIGN(pool_, kv::KvPool::create(pool_options(config(), sizes_)));
   score_rows_.resize(static_cast<size_t>(kScoreRows * config().vocab));
   transformer_ = std::make_unique<model::Transformer>(
@@ -144,6 +145,38 @@ Status Engine::take_memory(const ModelOptions& options) {
                                 .kernels = *kernels_,
                                 .threads = *threads_},
       model::TransformerOptions{.max_batch = sizes_.batch, .max_context = sizes_.context});
+  return ok_status();
+}
+
+Status Engine::open_resident(const ModelOptions& options) {
+  cached_before_ = cached_now(prepared_.file);
+  STOKE_ASSIGN(
+      resident_,
+      ResidentSource::open(prepared_.file, prepared_.loaded.plan,
+                           {.conversion = {.dequantize = kernels_->dequantize_row, .quantize = kernels::quantize_row},
+                            .cancel = options.cancel}));
+  return ok_status();
+}
+
+Status Engine::open_streaming(const ModelOptions& options, const Budget& budget) {
+  const int64_t held = held_now();
+  Streaming::Request request{.file = prepared_.file,
+                             .plan = prepared_.loaded.plan,
+                             .weights = prepared_.loaded.weights,
+                             .config = config(),
+                             .budget = budget.bytes};
+  STOKE_ASSIGN(const Streaming::Range range, Streaming::range(request));
+  const ModelSize size = prepared_.size(*threads_);
+  STOKE_ASSIGN(sizes_, fit_streaming(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free,
+                                     {.held = held + kSlackBytes, .least_weights = range.least}, budget));
+  memory_ = memory_need_streaming(size, sizes_, held + kSlackBytes);
+  request.fixed = memory_.total;
+  STOKE_ASSIGN(streaming_, Streaming::open(request));
+  memory_.weights = budget.bytes - memory_.total;
+  memory_.total = budget.bytes;
+  streaming_->source().watch(options.cancel);
+  streaming_->poll_from(*threads_);
+  streaming_->source().start();
   return ok_status();
 }
 
@@ -184,7 +217,11 @@ Stats Engine::stats() {
   stats.load_s = open_s_;
   stats.budget_bytes = memory_.budget;
   timings_.fill(&stats);
-  const LoadStats load = source_->stats();
+  if (streaming_) {
+    stream_stats(&stats);
+    return stats;
+  }
+  const LoadStats load = resident_->stats();
   stats.weights_loaded_s = load.seconds;
   // What was not read directly came through the page cache; what it did not hold before, our reads put there.
   const auto buffered = static_cast<int64_t>(load.bytes_read - load.bytes_read_direct);
@@ -192,6 +229,53 @@ Stats Engine::stats() {
   stats.bytes_read = static_cast<int64_t>(load.bytes_read_direct) + stats.page_cache_bytes;
   stats.reads = static_cast<int64_t>(load.reads);
   return stats;
+}
+
+void Engine::stream_stats(Stats* stats) const {
+  const io::ReadCounts reads = streaming_->queue().counts();
+  const pipeline::StreamCounts& counts = streaming_->source().counts();
+  stats->bytes_read = static_cast<int64_t>(reads.bytes - reads_before_.bytes);
+  stats->reads = static_cast<int64_t>(reads.reads - reads_before_.reads);
+  const int64_t tokens = stats->generated_tokens > 0 ? stats->generated_tokens : stats->prompt_tokens;
+  if (stats->generated_tokens > 0) {
+    stats->bytes_read_per_token = static_cast<double>(decode_io_.bytes) / static_cast<double>(tokens);
+    const double seconds = static_cast<double>(tokens) / stats->decode_tokens_per_s;
+    stats->io_stall_share = static_cast<double>(decode_io_.stall_ns) * 1e-9 / seconds;
+  } else if (tokens > 0) {
+    stats->bytes_read_per_token = static_cast<double>(stats->bytes_read) / static_cast<double>(tokens);
+  }
+  const uint64_t hits = counts.expert_hits + counts.dense_hits - stream_before_.expert_hits - stream_before_.dense_hits;
+  const uint64_t misses =
+      counts.expert_misses + counts.dense_misses - stream_before_.expert_misses - stream_before_.dense_misses;
+  if (hits + misses > 0) stats->cache_hit_rate = static_cast<double>(hits) / static_cast<double>(hits + misses);
+}
+
+Engine::IoMark Engine::io_now() const {
+  if (!streaming_) return {};
+  return {.bytes = streaming_->queue().counts().bytes, .stall_ns = streaming_->queue().stall_ns()};
+}
+
+void Engine::add_prefill(int64_t tokens, double seconds) {
+  timings_.add_prefill(tokens, seconds);
+  timings_.sample_memory();
+  io_mark_ = io_now();
+}
+
+void Engine::add_step(int64_t tokens, double seconds) {
+  timings_.add_step(tokens, seconds);
+  const IoMark now = io_now();
+  decode_io_.bytes += now.bytes - io_mark_.bytes;
+  decode_io_.stall_ns += now.stall_ns - io_mark_.stall_ns;
+  io_mark_ = now;
+}
+
+void Engine::reset_stats() {
+  timings_.reset();
+  decode_io_ = {};
+  io_mark_ = io_now();
+  if (!streaming_) return;
+  reads_before_ = streaming_->queue().counts();
+  stream_before_ = streaming_->source().counts();
 }
 
 }  // namespace stoke::engine

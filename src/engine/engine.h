@@ -16,6 +16,7 @@
 #include "engine/memory_need.h"
 #include "engine/model_loader.h"
 #include "engine/resident_source.h"
+#include "engine/streaming.h"
 #include "engine/timings.h"
 #include "kernels/kernels.h"
 #include "kv/kv_pool.h"
@@ -61,8 +62,12 @@ class Engine {
   const Sizes& sizes() const { return sizes_; }
   int threads() const { return threads_->size(); }
   kv::KvPool& pool() { return *pool_; }
+  // A prompt of `tokens` was computed; a step gave `tokens` tokens, one a sequence.
+  void add_prefill(int64_t tokens, double seconds);
+  void add_step(int64_t tokens, double seconds);
   Timings& timings() { return timings_; }
   Stats stats();
+  void reset_stats();
 
   // Takes pages for, computes and commits the tokens of some sequences: `runs` say which rows belong to which sequence
   // (pos is filled in here). The last states of the rows `outputs` (ascending) stay for logits().
@@ -78,6 +83,9 @@ class Engine {
  private:
   Engine(Prepared prepared, std::unique_ptr<sys::ThreadPool> threads);
   Status take_memory(const ModelOptions& options);
+  Status open_resident(const ModelOptions& options);
+  Status open_streaming(const ModelOptions& options, const Budget& budget);
+  void stream_stats(Stats* stats) const;
   void release_reserved(std::span<const model::SequenceRun> runs);
 
   Prepared prepared_;
@@ -88,10 +96,21 @@ class Engine {
   int64_t cached_before_ = 0;  // bytes of the model's files in the page cache before we read
   TimePoint start_;
   double open_s_ = 0;
+  // What streaming did up to some moment, and in decoding steps alone.
+  struct IoMark {
+    uint64_t bytes = 0;
+    int64_t stall_ns = 0;
+  };
+  IoMark io_now() const;
+  IoMark io_mark_;
+  IoMark decode_io_;
+  io::ReadCounts reads_before_;  // at the last reset, as the next
+  pipeline::StreamCounts stream_before_;
   Timings timings_;
   std::vector<float> score_rows_;  // (kScoreRows, vocab)
   std::unique_ptr<kv::KvPool> pool_;
-  std::unique_ptr<ResidentSource> source_;
+  std::unique_ptr<ResidentSource> resident_;  // one of these two
+  std::unique_ptr<Streaming> streaming_;
   std::unique_ptr<CancellableSource> cancellable_;
   std::unique_ptr<model::Transformer> transformer_;
 };

@@ -93,7 +93,7 @@ class Generating {
     STOKE_TRY(status);
     STOKE_TRY(session_.engine.logits(0, 1, session_.logits.data()));
     session_.has_logits = true;
-    session_.engine.timings().add_step(1, chosen_s + engine::seconds_since(start));
+    session_.engine.add_step(1, chosen_s + engine::seconds_since(start));
     return true;
   }
 

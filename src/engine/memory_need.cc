@@ -10,7 +10,6 @@
 namespace stoke::engine {
 namespace {
 
-constexpr int64_t kLeastBatch = 16;
 constexpr int64_t kLeastContext = 256;
 // Read buffers of the loader's threads while loading (resident_source.h: four, of a chunk of 4 MiB each).
 constexpr int64_t kLoaderBytes = 4 * (int64_t{4} << 20);
@@ -85,6 +84,40 @@ MemoryReport memory_need(const ModelSize& model, const Sizes& sizes) {
   report.process = model.process_bytes;
   report.total = report.weights + report.kv + report.activations + report.text + report.process;
   return report;
+}
+
+MemoryReport memory_need_streaming(const ModelSize& model, const Sizes& sizes, int64_t held) {
+  MemoryReport report = memory_need(model, sizes);
+  report.weights = 0;
+  report.activations -= kLoaderBytes;
+  report.process = held - report.text;
+  report.total = report.kv + report.activations + held;
+  return report;
+}
+
+Result<Sizes> fit_streaming(const std::string& path, const ModelSize& model, const Sizes& wanted, bool batch_is_free,
+                            const StreamingNeed& need, const Budget& budget) {
+  const auto total_of = [&](const Sizes& sizes) {
+    return memory_need_streaming(model, sizes, need.held).total + need.least_weights;
+  };
+  const auto activations = [&](const Sizes& sizes) { return memory_need_streaming(model, sizes, 0).activations; };
+  Sizes sizes = wanted;
+  const int64_t floor = std::max<int64_t>(kLeastBatch, wanted.sequences);
+  const auto too_large = [&] { return activations(sizes) > budget.bytes / 8 || total_of(sizes) > budget.bytes; };
+  while (batch_is_free && sizes.batch > floor && too_large()) sizes.batch = std::max(floor, sizes.batch / 2);
+  if (total_of(sizes) <= budget.bytes) return sizes;
+  Sizes least = sizes;
+  least.kv_type = kv::KvType::kQ8_0;
+  least.context = std::min(least.context, kLeastContext);
+  least.batch = std::min(least.batch, kLeastBatch);
+  const MemoryReport report = memory_need_streaming(model, sizes, need.held);
+  return Status(
+      Code::kNoMemory,
+      fmt::format("{}: streamed from disk it needs at least {} for a context of {} (KV {}, activations {}, process and "
+                  "text {}, weights {}); the limit is {} ({}); lower: -c {} -b {} --kv-type q8_0 needs {}",
+                  path, bytes_text(total_of(sizes)), sizes.context, bytes_text(report.kv),
+                  bytes_text(report.activations), bytes_text(need.held), bytes_text(need.least_weights),
+                  bytes_text(budget.bytes), budget.source, least.context, least.batch, bytes_text(total_of(least))));
 }
 
 Budget find_budget(int64_t wanted, int64_t held) {

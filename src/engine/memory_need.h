@@ -16,6 +16,8 @@ namespace stoke::engine {
 
 // Rows of logits that score() holds at once.
 inline constexpr int64_t kScoreRows = 16;
+// Prompt tokens a pass where memory is scarce.
+inline constexpr int64_t kLeastBatch = 16;
 
 // What the need depends on and the options cannot change.
 struct ModelSize {
@@ -52,6 +54,17 @@ Budget find_budget(int64_t wanted, int64_t held);
 // kNoMemory says how much is needed, how much there is, and what would fit.
 Result<Sizes> fit_sizes(const std::string& path, const ModelSize& model, const Sizes& wanted, bool batch_is_free,
                         const Budget& budget);
+
+// Streaming: all but the weights, where `held` is what the process holds already, slack included.
+MemoryReport memory_need_streaming(const ModelSize& model, const Sizes& sizes, int64_t held);
+struct StreamingNeed {
+  int64_t held = 0;
+  int64_t least_weights = 0;  // slots that make progress
+};
+// The sizes to stream with: where `batch_is_free`, the largest batch whose activations take at most an eighth of the
+// budget (a larger wave reads each weight fewer times, a larger pinned part reads fewer of them).
+Result<Sizes> fit_streaming(const std::string& path, const ModelSize& model, const Sizes& wanted, bool batch_is_free,
+                            const StreamingNeed& need, const Budget& budget);
 
 // The least at this context: Q8_0 KV and small batches.
 int64_t least_memory(const ModelSize& model, const Sizes& sizes);

@@ -29,7 +29,7 @@ int64_t Model::batch() const { return impl_->engine->sizes().batch; }
 int Model::threads() const { return impl_->engine->threads(); }
 const Tokenizer& Model::tokenizer() const { return impl_->engine->tokenizer(); }
 Stats Model::stats() const { return impl_->engine->stats(); }
-void Model::reset_stats() { impl_->engine->timings().reset(); }
+void Model::reset_stats() { impl_->engine->reset_stats(); }
 
 Result<std::unique_ptr<Session>> Model::new_session() {
   engine::Engine& engine = *impl_->engine;
@@ -65,9 +65,35 @@ Status Model::decode(std::span<Session* const> sessions, std::span<const int32_t
       session.has_logits = true;
     }
   }
-  impl_->engine->timings().add_step(std::ssize(sessions), engine::seconds_since(start));
+  impl_->engine->add_step(std::ssize(sessions), engine::seconds_since(start));
   return ok_status();
 }
+
+namespace {
+
+// What streaming changes about the fit: its minimum, and the advice where not all of the model fits.
+void add_streaming(const engine::Prepared& prepared, const engine::ModelSize& size, const engine::Budget& budget,
+                   Fit* fit) {
+  const auto range = engine::Streaming::range({.file = prepared.file,
+                                               .plan = prepared.loaded.plan,
+                                               .weights = prepared.loaded.weights,
+                                               .config = prepared.loaded.config});
+  if (!range.ok()) return;  // such a model can only be held whole
+  engine::Sizes sizes = prepared.wanted;
+  if (prepared.batch_is_free) sizes.batch = std::min(sizes.batch, engine::kLeastBatch);
+  const int64_t held = static_cast<int64_t>(sys::process_memory().anonymous) + engine::kSlackBytes;
+  const int64_t fixed = engine::memory_need_streaming(size, sizes, held).total;
+  fit->memory_min_bytes = std::min(fit->memory_min_bytes, fixed + range->least);
+  if (fit->fits || budget.bytes < fixed + range->least) return;
+  const int64_t resident = std::min(size.weights_bytes, budget.bytes - fixed);
+  fit->advice = fmt::format(
+      "does not fit whole ({} of {}): runs with {} of its {} of weights in memory, the rest is read "
+      "from disk as it is needed",
+      engine::bytes_text(fit->memory_full_bytes), engine::bytes_text(budget.bytes), engine::bytes_text(resident),
+      engine::bytes_text(size.weights_bytes));
+}
+
+}  // namespace
 
 Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   STOKE_ASSIGN(const engine::Prepared prepared, engine::prepare(path, options));
@@ -84,9 +110,10 @@ Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   fit.report.budget = budget.bytes;
   fit.report.budget_source = budget.source;
   fit.memory_full_bytes = fit.report.total;
-  fit.memory_min_bytes = engine::least_memory(size, prepared.wanted);
   fit.fits = fit.memory_full_bytes <= budget.bytes;
+  fit.memory_min_bytes = engine::least_memory(size, prepared.wanted);
   fit.advice = engine::fit_advice(size, prepared.wanted, budget);
+  add_streaming(prepared, size, budget, &fit);
   fit.types = engine::type_shares(prepared.file);
   fit.files = std::ssize(prepared.file.files);
   fit.experts = config.moe.experts;

@@ -85,8 +85,7 @@ Status Session::score(std::span<const int32_t> more, int64_t first, const Logits
     if (last) STOKE_TRY(engine.logits(kept - 1, 1, impl_->logits.data()));
   }
   impl_->has_logits = true;
-  engine.timings().add_prefill(size, engine::seconds_since(start) - shown_s);
-  engine.timings().sample_memory();
+  engine.add_prefill(size, engine::seconds_since(start) - shown_s);
   return ok_status();
 }
 

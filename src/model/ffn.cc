@@ -120,6 +120,7 @@ Status MoeFfn::forward(const MoeWeights& w, const float* x, int64_t tokens, floa
   multiplier_.quantize(acts);
   STOKE_TRY(route(w, acts));
   sort_uses(tokens);
+  expect(w, tokens);
   std::fill_n(out, tokens * config_.dim, 0.0f);
   const int64_t all = tokens * config_.moe.used;
   for (int64_t begin = 0; begin < all;) {
@@ -182,6 +183,19 @@ void MoeFfn::sort_uses(int64_t tokens) {
   for (int64_t i = 0; i < tokens * moe.used; ++i) {
     const int32_t expert = buffers_.chosen[i];
     buffers_.uses[starts[expert]++] = {expert, static_cast<int32_t>(i / moe.used), buffers_.weights[i]};
+  }
+}
+
+// Tells the source which experts come: all that this batch uses, in the order of use.
+void MoeFfn::expect(const MoeWeights& w, int64_t tokens) {
+  int32_t last = -1;
+  for (int64_t i = 0; i < tokens * config_.moe.used; ++i) {
+    const int32_t e = buffers_.uses[i].expert;
+    if (e == last) continue;
+    last = e;
+    const std::array<ExpectedProduct, 2> products = {ExpectedProduct{.w = w.gate.expert(e), .up = w.up.expert(e)},
+                                                     ExpectedProduct{.w = w.down.expert(e), .up = {}}};
+    multiplier_.source().expect(products);
   }
 }
 

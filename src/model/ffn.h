@@ -96,6 +96,7 @@ class MoeFfn {
   Status route(const MoeWeights& weights, const kernels::ActView& x);
   void choose(int64_t token);
   void sort_uses(int64_t tokens);
+  void expect(const MoeWeights& weights, int64_t tokens);
   // Cuts the next wave from uses [begin, all): as many as the buffers hold. Returns where it ends.
   int64_t cut_wave(int64_t begin, int64_t all, int64_t* groups) const;
   void gather(const kernels::ActView& x, int64_t begin, int64_t groups);

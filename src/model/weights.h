@@ -14,13 +14,6 @@
 
 namespace stoke::model {
 
-// Rows of a matrix that act as a matrix of their own.
-struct MatrixSlice {
-  MatrixId id;
-  RowRange rows;
-  bool valid() const { return id.valid(); }
-};
-
 // One projection of every expert: expert e is rows [first + e * step, first + e * step + rows) of the matrix.
 struct ExpertSlices {
   MatrixId id;

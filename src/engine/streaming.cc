@@ -1,0 +1,96 @@
+#include "engine/streaming.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace stoke::engine {
+namespace {
+
+constexpr int kDepth = 32;
+constexpr size_t kQueued = 4096;
+
+// Rows of a plan's matrix as places in files; each piece was checked against its file when the plan was made.
+pipeline::MatrixPlace place_of(const MatrixSpec& spec, const std::vector<OpenedFile>& files) {
+  pipeline::MatrixPlace place{.name = spec.name, .info = spec.info, .pieces = {}};
+  for (const Piece& piece : spec.pieces) {
+    place.pieces.push_back(
+        {.file = &files[piece.extent.file].direct,
+         .offset = piece.extent.offset + static_cast<uint64_t>(piece.row_begin) * spec.info.row_bytes,
+         .rows = piece.rows});
+  }
+  return place;
+}
+
+}  // namespace
+
+Streaming::~Streaming() {
+  if (pool_ != nullptr) pool_->set_poll(nullptr, nullptr);
+}
+
+Status Streaming::check(const formats::ModelFile& file, const WeightPlan& plan) {
+  for (const MatrixSpec& spec : plan.matrices) {
+    std::vector<Chunk> chunks;
+    STOKE_TRY(plan_chunks(file, spec, 0, size_t{1} << 30, &chunks));  // checks pieces against files
+    const bool steps = std::ranges::any_of(spec.pieces, [](const Piece& piece) { return piece.row_step != 1; });
+    if (spec.verbatim() && !steps) continue;
+    return Status(Code::kUnsupported,
+                  fmt::format("{}: tensor {} is converted while loading ({}), so it cannot be streamed: give more "
+                              "memory, or a GGUF file that holds the weights as they are used",
+                              file.path, spec.name, steps ? "its rows alternate" : "quantised or laid out anew"));
+  }
+  return ok_status();
+}
+
+Result<pipeline::UnitTable> Streaming::table(const Request& request, const std::vector<OpenedFile>& files) {
+  std::vector<pipeline::MatrixPlace> places;
+  for (const MatrixSpec& spec : request.plan.matrices) places.push_back(place_of(spec, files));
+  return pipeline::UnitTable(std::move(places), request.weights, 0);
+}
+
+Result<Streaming::Range> Streaming::range(const Request& request) {
+  STOKE_TRY(check(request.file, request.plan));
+  STOKE_ASSIGN(const std::vector<OpenedFile> files, open_files(request.file.files));
+  STOKE_ASSIGN(const pipeline::UnitTable units, table(request, files));
+  const auto bytes = [&](int64_t slots) {
+    return slots * static_cast<int64_t>(units.slot_bytes()) +
+           static_cast<int64_t>(pipeline::StreamSource::bookkeeping_bytes(units, units.size()));
+  };
+  return Range{.least = bytes(pipeline::StreamSource::least_slots(units, request.config)),
+               .most = bytes(pipeline::StreamSource::all_slots(units))};
+}
+
+Result<std::unique_ptr<Streaming>> Streaming::open(const Request& request) {
+  STOKE_TRY(check(request.file, request.plan));
+  std::unique_ptr<Streaming> out(new Streaming());
+  STOKE_ASSIGN(out->files_, open_files(request.file.files));
+  STOKE_ASSIGN(out->reader_, io::open_reader({.depth = kDepth}, &out->reader_note_));
+  out->queue_ = std::make_unique<pipeline::IoQueue>(*out->reader_, out->clock_, kQueued);
+  STOKE_ASSIGN(pipeline::UnitTable units, table(request, out->files_));
+  const auto tables = static_cast<int64_t>(pipeline::StreamSource::bookkeeping_bytes(units, units.size()));
+  const int64_t room = request.budget - request.fixed - tables;
+  const int64_t slots =
+      std::clamp<int64_t>(room / static_cast<int64_t>(units.slot_bytes()), 0, pipeline::StreamSource::all_slots(units));
+  if (slots < pipeline::StreamSource::least_slots(units, request.config)) {
+    return Status(Code::kNoMemory, fmt::format("{}: room for {} row blocks is too little", request.file.path, slots));
+  }
+  const int64_t expert_units = units.layer_expert_units(request.config);
+  STOKE_ASSIGN(sys::Memory arena, sys::Memory::map(static_cast<size_t>(slots) * units.slot_bytes()));
+  out->source_ = std::make_unique<pipeline::StreamSource>(std::move(units), *out->queue_, std::move(arena),
+                                                          pipeline::StreamOptions{
+                                                              .slots = slots,
+                                                              .expert_slots_least = expert_units});
+  return out;
+}
+
+void Streaming::poll_from(sys::ThreadPool& pool) {
+  pool_ = &pool;
+  pool.set_poll([](void* queue) { static_cast<pipeline::IoQueue*>(queue)->pump(); }, queue_.get());
+}
+
+bool Streaming::direct() const {
+  return std::ranges::all_of(files_, [](const OpenedFile& file) { return file.direct.direct(); });
+}
+
+}  // namespace stoke::engine

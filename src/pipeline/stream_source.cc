@@ -1,0 +1,397 @@
+#include "pipeline/stream_source.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace stoke::pipeline {
+namespace {
+
+using cache::SlotId;
+using cache::UnitId;
+
+constexpr int64_t kLeastWindow = 4;
+constexpr size_t kRowBufferBytes = size_t{1} << 18;  // an embedding row and its file's alignment
+
+cache::CacheOptions cache_options(const UnitTable& table, const StreamOptions& options, std::byte* arena) {
+  return {.units = table.size(),
+          .slots = options.slots,
+          .slot_bytes = table.slot_bytes(),
+          .arena = arena,
+          .policy = table.expert_bytes() > 0 ? options.policy : cache::PolicyKind::kNone};
+}
+
+uint64_t round_down(uint64_t n, uint64_t multiple) { return n / multiple * multiple; }
+uint64_t round_up(uint64_t n, uint64_t multiple) { return round_down(n + multiple - 1, multiple); }
+
+// The aligned range around bytes of a file.
+io::Read superset(const sys::File& file, uint64_t offset, uint64_t bytes, std::byte* dst) {
+  const uint64_t align = file.alignment();
+  const uint64_t begin = round_down(offset, align);
+  const uint64_t lead = offset - begin;
+  return {.file = &file,
+          .offset = begin,
+          .bytes = static_cast<uint32_t>(round_up(lead + bytes, align)),
+          .at_least = static_cast<uint32_t>(lead + bytes),
+          .dst = dst};
+}
+
+}  // namespace
+
+StreamSource::StreamSource(UnitTable table, IoQueue& queue, sys::Memory arena, const StreamOptions& options)
+    : table_(std::move(table)),
+      queue_(queue),
+      arena_(std::move(arena)),
+      options_(options),
+      cache_(cache_options(table_, options, arena_.data())),
+      live_(static_cast<size_t>(table_.size())),
+      pending_(static_cast<size_t>(options.slots) + 1),
+      expected_(static_cast<size_t>(table_.size()) + 1) {
+  CHECK(arena_.size() >= static_cast<size_t>(options.slots) * table_.slot_bytes());
+  auto row = sys::Memory::map(kRowBufferBytes);
+  if (row.ok()) row_buffer_ = std::make_unique<sys::Memory>(std::move(*row));
+  choose_pinned();
+}
+
+StreamSource::~StreamSource() {
+  // Reads in flight write into the arena.
+  while (!queue_.idle()) queue_.wait();
+}
+
+int64_t StreamSource::least_slots(const UnitTable& table, const model::Config& config) {
+  return std::min(table.size(), kLeastWindow + table.layer_expert_units(config));
+}
+
+size_t StreamSource::bookkeeping_bytes(const UnitTable& table, int64_t slots) {
+  const auto units = static_cast<size_t>(table.size());
+  return cache::UnitCache::bookkeeping_bytes({.units = table.size(), .slots = slots}) +
+         units * (sizeof(Live) + sizeof(Unit) + 3 * sizeof(int64_t)) + static_cast<size_t>(slots) * sizeof(int32_t) +
+         kRowBufferBytes;
+}
+
+// Every token uses every dense block, so with experts these come first, but for a share of the slots.
+void StreamSource::choose_pinned() {
+  const auto dense = static_cast<int64_t>(table_.order().size());
+  const int64_t experts = table_.size() - dense;
+  options_.window = std::clamp(options_.slots / 8, kLeastWindow, options_.window);
+  const int64_t for_experts = std::min(experts, std::max(options_.expert_slots_least, options_.slots / 4));
+  pinned_ = std::clamp<int64_t>(options_.slots - for_experts, 0, dense);
+  if (pinned_ < dense) pinned_ = std::max<int64_t>(0, pinned_ - options_.window);
+  for (int64_t i = 0; i < dense; ++i) {
+    // As even as whole numbers allow.
+    live_[static_cast<size_t>(table_.order()[static_cast<size_t>(i)])].pinned =
+        (i + 1) * pinned_ / dense > i * pinned_ / dense;
+  }
+}
+
+uint64_t StreamSource::streamed_bytes() const {
+  uint64_t bytes = 0;
+  for (const int32_t u : table_.order()) {
+    if (!live_[static_cast<size_t>(u)].pinned) bytes += table_.unit({u}).bytes;
+  }
+  return bytes;
+}
+
+void StreamSource::start() { advance(); }
+
+io::Read StreamSource::read_of(UnitId id, SlotId slot) const {
+  const Unit& unit = table_.unit(id);
+  io::Read read = superset(*unit.file, unit.offset, unit.bytes, cache_.data(slot));
+  read.tag = static_cast<uint64_t>(id.index);
+  return read;
+}
+
+// Takes a slot and asks for the unit's bytes. False where there is no slot or no room in the queue now.
+bool StreamSource::load(UnitId id, IoQueue::Priority priority) {
+  if (queue_.room(priority) == 0) return false;
+  const SlotId slot = cache_.reserve(id, true);
+  if (!slot.valid()) return false;
+  live(id).slot = slot;
+  live(id).retried = false;
+  // A dense unit is never a victim: whether it stays is not the policy's business.
+  if (!table_.unit(id).expert) cache_.pin(id, true);
+  CHECK(queue_.push(*this, read_of(id, slot), priority));
+  return true;
+}
+
+void StreamSource::on_read(const io::Read& read, const io::Done& done) {
+  const UnitId id = {static_cast<int32_t>(read.tag)};
+  Live& unit = live(id);
+  const io::Read whole = read_of(id, unit.slot);
+  if (done.error != 0) {
+    if (!unit.retried && queue_.push(*this, whole, IoQueue::Priority::kUrgent)) {  // once more: some errors pass
+      unit.retried = true;
+      return;
+    }
+    if (failure_.ok()) failure_ = io::read_failure(whole, done).with("tensor " + table_.matrix({table_.unit(id).matrix}).name);
+    if (!table_.unit(id).expert) {
+      cache_.pin(id, false);
+      streaming_ -= unit.pinned ? 0 : 1;
+    }
+    cache_.abandon(unit.slot);
+    unit = {.pinned = unit.pinned, .pending = unit.pending};
+    return;
+  }
+  if (!read.file->direct()) {
+    counts_.bytes_buffered += done.bytes;
+    read.file->drop_cached(read.offset, read.bytes);
+  }
+  const bool hold = unit.wanted && !unit.held;
+  cache_.commit(unit.slot, hold);
+  if (hold) unit.held = true;
+  unit.wanted = false;
+  if (unit.stale) drop(id);
+}
+
+// Dense: the next units of the order, as far as the window reaches.
+void StreamSource::advance() {
+  const std::span<const int32_t> order = table_.order();
+  const auto end = static_cast<int64_t>(order.size());
+  const int64_t limit = wants_tail_ ? end : table_.tail();
+  // One turn at most: where everything is resident there is nothing to ask for.
+  for (int64_t looked = 0; looked < end && static_cast<int64_t>(pending_.size()) < options_.window; ++looked) {
+    if (next_ >= limit) next_ = 0;
+    const UnitId id = {order[static_cast<size_t>(next_)]};
+    Live& unit = live(id);
+    if (cache_.state(id) == cache::UnitCache::State::kFree) {
+      if (!unit.pinned && streaming_ >= options_.window) return;
+      if (!load(id, IoQueue::Priority::kBackground)) return;
+      streaming_ += unit.pinned ? 0 : 1;
+    } else if (unit.pinned || unit.pending || unit.leases > 0) {
+      // A streamed unit that is still in use: its turn comes when it has been dropped.
+      if (!unit.pinned) return;
+      next_ = next_ + 1;
+      continue;
+    }
+    unit.stale = false;
+    unit.pending = true;
+    pending_.push(id.index);
+    next_ = next_ + 1;
+  }
+}
+
+// The pass has come to this dense unit: those asked for before it were passed over.
+void StreamSource::reach(UnitId id) {
+  if (!live(id).pending) {
+    if (cache_.state(id) == cache::UnitCache::State::kFree) resync(id);
+    return;
+  }
+  while (!pending_.empty()) {
+    const UnitId front = {pending_.front()};
+    pending_.pop();
+    live(front).pending = false;
+    if (front == id) return;
+    drop(front);
+  }
+}
+
+// The pass is somewhere else than was thought (cancelled, or a part was left out): begin anew from there.
+void StreamSource::resync(UnitId id) {
+  while (!pending_.empty()) {
+    const UnitId front = {pending_.front()};
+    pending_.pop();
+    live(front).pending = false;
+    drop(front);
+  }
+  next_ = table_.position(id);
+  advance();
+  if (live(id).pending) reach(id);
+}
+
+// A streamed unit that nobody needs any more. Loading ones are dropped when they arrive.
+void StreamSource::drop(UnitId id) {
+  Live& unit = live(id);
+  if (unit.pinned || unit.leases > 0) return;
+  if (!ready(id)) {
+    unit.stale = cache_.state(id) == cache::UnitCache::State::kLoading;
+    return;
+  }
+  unit.stale = false;
+  unit.slot = {};
+  cache_.pin(id, false);
+  cache_.drop(id);
+  --streaming_;
+}
+
+// Experts: asks for what is expected, in order, while there are slots. What is there is leased so that it stays.
+void StreamSource::feed() {
+  while (!expected_.empty()) {
+    const UnitId id = {expected_.front()};
+    Live& unit = live(id);
+    if (unit.wanted && !unit.held) {
+      const auto state = cache_.state(id);
+      if (state == cache::UnitCache::State::kReady) {
+        unit.slot = cache_.find(id);
+        ++counts_.expert_hits;
+        unit.held = true;
+        unit.wanted = false;
+      } else if (state == cache::UnitCache::State::kFree) {
+        if (!load(id, IoQueue::Priority::kUrgent)) return;
+        cache_.find(id);  // counts the use
+        ++counts_.expert_misses;
+      }
+    }
+    expected_.pop();
+  }
+}
+
+void StreamSource::forget_expected() {
+  expected_.clear();
+  if (table_.expert_bytes() == 0) return;
+  for (size_t i = 0; i < live_.size(); ++i) {
+    Live& unit = live_[i];
+    unit.wanted = false;
+    if (!unit.held) continue;
+    unit.held = false;
+    cache_.release(unit.slot);
+  }
+}
+
+// Expected units hold all slots and the one needed now has none: let go of the others, they will be read again.
+void StreamSource::loosen(UnitId needed) {
+  for (size_t i = 0; i < live_.size(); ++i) {
+    Live& unit = live_[i];
+    if (!unit.held || static_cast<int32_t>(i) == needed.index) continue;
+    unit.held = false;
+    cache_.release(unit.slot);
+  }
+}
+
+void StreamSource::begin_pass(bool logits) {
+  wants_tail_ = logits;
+  forget_expected();
+}
+
+void StreamSource::expect(std::span<const model::ExpectedProduct> products) {
+  const auto want = [&](const model::MatrixSlice& slice, int64_t row) {
+    const UnitId id = table_.find(slice.id, row);
+    Live& unit = live(id);
+    if (!unit.wanted && !unit.held && !expected_.full()) {
+      unit.wanted = true;
+      expected_.push(id.index);
+    }
+    return table_.unit(id).rows.end;
+  };
+  for (const model::ExpectedProduct& product : products) {
+    int64_t up_row = product.up.rows.begin;
+    for (int64_t row = product.w.rows.begin; row < product.w.rows.end;) {
+      row = want(product.w, row);
+      if (product.up.valid() && up_row < product.up.rows.end) up_row = want(product.up, up_row);
+    }
+  }
+  feed();
+  queue_.pump();
+}
+
+bool StreamSource::at_hand(model::MatrixId id, int64_t row) const { return ready(table_.find(id, row)); }
+
+Status StreamSource::wait_for(UnitId id) {
+  const bool expert = table_.unit(id).expert;
+  while (!ready(id)) {
+    if (!failure_.ok()) return std::exchange(failure_, Status());
+    if (cancel_ != nullptr && cancel_->load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
+    if (cache_.state(id) == cache::UnitCache::State::kFree) {
+      if (expert) {
+        bool asked = load(id, IoQueue::Priority::kUrgent);
+        if (!asked && queue_.idle()) {
+          loosen(id);
+          asked = load(id, IoQueue::Priority::kUrgent);
+          CHECK(asked);
+        }
+        counts_.expert_misses += asked ? 1 : 0;
+      } else {
+        resync(id);
+        CHECK(!queue_.idle());
+      }
+    }
+    queue_.wait();
+  }
+  return ok_status();
+}
+
+std::byte* StreamSource::first_row(UnitId id) const {
+  const Unit& unit = table_.unit(id);
+  return cache_.data(live(id).slot) + unit.offset % unit.file->alignment();
+}
+
+Result<RowsView> StreamSource::acquire(model::MatrixId id, RowRange wanted) {
+  const UnitId unit_id = table_.find(id, wanted.begin);
+  const Unit& unit = table_.unit(unit_id);
+  Live& state = live(unit_id);
+  if (!unit.expert) reach(unit_id);
+  queue_.pump();
+  const bool was_ready = ready(unit_id);
+  if (!was_ready) STOKE_TRY(wait_for(unit_id));
+  if (state.held) {
+    state.held = false;  // its lease is ours now
+  } else {
+    state.slot = cache_.find(unit_id);
+    if (!unit.expert) ++(state.pinned && was_ready ? counts_.dense_hits : counts_.dense_misses);
+  }
+  ++state.leases;
+  const model::MatrixInfo& info = matrix(id);
+  const RowRange rows = {wanted.begin, std::min(wanted.end, unit.rows.end)};
+  const size_t lead = static_cast<size_t>(rows.begin - unit.rows.begin) * info.row_bytes;
+  return RowsView{info.type, rows, info.cols, info.row_bytes, first_row(unit_id) + lead};
+}
+
+void StreamSource::release(model::MatrixId id, const RowsView& rows) {
+  const UnitId unit_id = table_.find(id, rows.rows.begin);
+  Live& state = live(unit_id);
+  --state.leases;
+  cache_.release(state.slot);
+  if (table_.unit(unit_id).expert) {
+    feed();
+    return;
+  }
+  if (rows.rows.end == table_.unit(unit_id).rows.end && !state.pending) drop(unit_id);
+  advance();
+}
+
+// A single row: from its unit where that is at hand, otherwise one small read of its own.
+Status StreamSource::read_row(model::MatrixId id, int64_t row, std::byte* dst) {
+  const MatrixPlace& place = table_.matrix(id);
+  CHECK(row >= 0 && row < place.info.rows);
+  int64_t first = 0;
+  for (const MatrixPlace::Piece& piece : place.pieces) {
+    if (row < first + piece.rows) {
+      const uint64_t offset = piece.offset + static_cast<uint64_t>(row - first) * place.info.row_bytes;
+      if (row_buffer_ == nullptr) return Status(Code::kNoMemory, "no memory for an embedding row");
+      const io::Read read = superset(*piece.file, offset, place.info.row_bytes, row_buffer_->data());
+      if (read.bytes > row_buffer_->size()) return Status(Code::kUnsupported, place.name + ": rows are too long");
+      const Status status = piece.file->pread_some(read.dst, read.bytes, read.at_least, read.offset);
+      if (!status.ok()) return status.with("tensor " + place.name);
+      if (!piece.file->direct()) piece.file->drop_cached(read.offset, read.bytes);
+      std::memcpy(dst, read.dst + (offset - read.offset), place.info.row_bytes);
+      return ok_status();
+    }
+    first += piece.rows;
+  }
+  return Status(Code::kCorrupt, place.name + ": has fewer rows than it says");
+}
+
+// Pinned units that lie in the slots to go are streamed from now on.
+int64_t StreamSource::shrink(int64_t slots) {
+  const int64_t before = cache_.slots();
+  const int64_t target = std::max(slots, options_.window + 1);
+  if (target >= before) return before;
+  for (int64_t s = before - 1; s >= target; --s) {
+    const UnitId id = cache_.unit({static_cast<int32_t>(s)});
+    if (!id.valid() || table_.unit(id).expert) continue;
+    Live& unit = live(id);
+    if (unit.leases > 0 || !ready(id) || unit.pending) break;
+    if (unit.pinned) {
+      unit.pinned = false;
+      --pinned_;
+      ++streaming_;
+    }
+    drop(id);
+  }
+  const int64_t left = cache_.resize(target);
+  arena_.discard(static_cast<size_t>(left) * table_.slot_bytes(),
+                 static_cast<size_t>(before - left) * table_.slot_bytes());
+  return left;
+}
+
+}  // namespace stoke::pipeline

@@ -1,0 +1,147 @@
+// The weight source for models bigger than memory: row blocks in a fixed number of slots, read ahead of their use.
+//
+// Dense parts are a cyclic scan, for which recency has no hits at all: as many blocks as fit are pinned, spread evenly
+// over the layers, and the rest streams through a small window of slots, read in the order of use, across layers and
+// tokens, so that the disk never idles while a slot of the window is free. Experts are cached: a block that a router
+// chose is looked up, read when it is missing, and stays until the policy finds a better use for its slot.
+// Reads are direct where the file system allows it, past the page cache; otherwise what was cached is dropped again.
+// Thread role: the control thread (workers read leased bytes). Reads are delivered from IoQueue::pump() or wait().
+// Ownership: the arena is owned here; files and queue outlive the source. After construction nothing is allocated.
+// Errors: a failed read surfaces from acquire() or read_row() as one line naming tensor, file and offset.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/status.h"
+#include "cache/unit_cache.h"
+#include "model/weight_source.h"
+#include "pipeline/io_queue.h"
+#include "pipeline/unit_table.h"
+#include "sys/memory.h"
+
+namespace stoke::pipeline {
+
+struct StreamOptions {
+  int64_t slots = 0;                               // of UnitTable::slot_bytes() each; see least_slots()
+  int64_t window = 16;                             // slots of dense blocks that stream; fewer where slots are few
+  int64_t expert_slots_least = 0;                  // UnitTable::layer_expert_units()
+  cache::PolicyKind policy = cache::PolicyKind::kLfu;  // of experts
+};
+
+// Since construction.
+struct StreamCounts {
+  uint64_t expert_hits = 0;
+  uint64_t expert_misses = 0;
+  uint64_t dense_hits = 0;  // blocks that were pinned
+  uint64_t dense_misses = 0;
+  uint64_t bytes_buffered = 0;  // read through the page cache, since the file system offers nothing else
+};
+
+class StreamSource final : public model::WeightSource, private ReadClient {
+ public:
+  StreamSource(UnitTable table, IoQueue& queue, sys::Memory arena, const StreamOptions& options);
+  ~StreamSource() override;
+
+  // Fewer than these make no progress, or none worth the name.
+  static int64_t least_slots(const UnitTable& table, const model::Config& config);
+  // Slots that hold everything.
+  static int64_t all_slots(const UnitTable& table) { return table.size(); }
+  // Tables beside the arena.
+  static size_t bookkeeping_bytes(const UnitTable& table, int64_t slots);
+
+  // Fails waiting acquires with kCancelled; may be set by a signal handler.
+  void watch(const std::atomic<bool>* cancel) { cancel_ = cancel; }
+  // Starts reading what the first pass needs.
+  void start();
+  // Gives slots from the end of the arena back to the system, down to `slots` (what is in use stays until it is free).
+  // Returns the slots left.
+  int64_t shrink(int64_t slots);
+
+  const model::MatrixInfo& matrix(model::MatrixId id) const override { return table_.matrix(id).info; }
+  Result<RowsView> acquire(model::MatrixId id, RowRange wanted) override;
+  void release(model::MatrixId id, const RowsView& rows) override;
+  void begin_pass(bool logits) override;
+  void expect(std::span<const model::ExpectedProduct> products) override;
+  bool at_hand(model::MatrixId id, int64_t row) const override;
+  Status read_row(model::MatrixId id, int64_t row, std::byte* dst) override;
+
+  const UnitTable& table() const { return table_; }
+  int64_t slots() const { return cache_.slots(); }
+  int64_t pinned() const { return pinned_; }
+  const StreamCounts& counts() const { return counts_; }
+  // Bytes that every token streams: dense blocks that are not pinned.
+  uint64_t streamed_bytes() const;
+
+ private:
+  // What is known of a unit beside the cache's state.
+  struct Live {
+    cache::SlotId slot;    // loading, ready or leased
+    bool pinned = false;
+    bool pending = false;  // dense: in pending_
+    bool held = false;     // expert: expect() keeps a lease for the acquire() to come
+    bool wanted = false;   // expert: in expected_
+    bool stale = false;    // dense: to be dropped when it arrives
+    bool retried = false;
+    int32_t leases = 0;    // given out by acquire()
+  };
+  // A ring of unit numbers of fixed size.
+  class Ring {
+   public:
+    explicit Ring(size_t capacity) : items_(capacity) {}
+    bool empty() const { return size_ == 0; }
+    bool full() const { return size_ == items_.size(); }
+    size_t size() const { return size_; }
+    int32_t front() const { return items_[head_]; }
+    void push(int32_t item) { items_[(head_ + size_++) % items_.size()] = item; }
+    void pop() {
+      head_ = (head_ + 1) % items_.size();
+      --size_;
+    }
+    void clear() { size_ = 0; }
+
+   private:
+    std::vector<int32_t> items_;
+    size_t head_ = 0;
+    size_t size_ = 0;
+  };
+
+  void on_read(const io::Read& read, const io::Done& done) override;
+  void choose_pinned();
+  Live& live(cache::UnitId id) { return live_[static_cast<size_t>(id.index)]; }
+  const Live& live(cache::UnitId id) const { return live_[static_cast<size_t>(id.index)]; }
+  bool ready(cache::UnitId id) const { return cache_.state(id) == cache::UnitCache::State::kReady; }
+  bool load(cache::UnitId id, IoQueue::Priority priority);
+  io::Read read_of(cache::UnitId id, cache::SlotId slot) const;
+  void advance();
+  void reach(cache::UnitId id);
+  void resync(cache::UnitId id);
+  void drop(cache::UnitId id);
+  void feed();
+  void forget_expected();
+  void loosen(cache::UnitId needed);
+  Status wait_for(cache::UnitId id);
+  std::byte* first_row(cache::UnitId id) const;
+
+  UnitTable table_;
+  IoQueue& queue_;
+  sys::Memory arena_;
+  StreamOptions options_;
+  cache::UnitCache cache_;
+  std::vector<Live> live_;
+  Ring pending_;   // dense units asked for and not yet reached, in order
+  Ring expected_;  // expert units that will be acquired and are not yet asked for
+  int64_t next_ = 0;       // position in the order of the next dense unit to ask for
+  int64_t streaming_ = 0;  // slots that hold dense units which are not pinned; at most the window
+  int64_t pinned_ = 0;
+  bool wants_tail_ = true;
+  std::unique_ptr<sys::Memory> row_buffer_;
+  const std::atomic<bool>* cancel_ = nullptr;
+  Status failure_;
+  StreamCounts counts_;
+};
+
+}  // namespace stoke::pipeline

@@ -230,7 +230,7 @@ TEST_F(EngineTest, Memory_TooLittleIsRefusedWithAdvice) {
   const auto refused = Model::open(path_, {.memory_bytes = 1 << 20, .threads = 2});
   ASSERT_FALSE(refused.ok());
   EXPECT_EQ(refused.status().code(), Code::kNoMemory);
-  for (const char* part : {"needs", "at the least", "--memory", "what would fit"}) {
+  for (const char* part : {"needs", "at least", "--memory", "lower: -c"}) {
     EXPECT_NE(refused.status().message().find(part), std::string::npos) << refused.status().message();
   }
   const auto fit = inspect(path_, {.threads = 2});

@@ -107,7 +107,7 @@ TEST_P(StreamingTest, BudgetChangesNoBit) {
 TEST_P(StreamingTest, SmallerBudgetReadsMore) {
   ModelOptions options{.context = 128, .threads = 2, .batch = 16};
   double last = 1e18;
-  for (const double share : {0.05, 0.3, 0.6}) {
+  for (const double share : {0.05, 0.4, 0.75}) {
     options.memory_bytes = 0;
     options.memory_bytes = budget(share, options);
     const Answer streamed = answer(options);

@@ -102,7 +102,10 @@ Result<DiskRate> random_with_ring(const RandomReads& reads, Uring& ring) {
   for (int slot = 0; slot < reads.depth; ++slot) start_read(slot);
   Status failure;
   while (in_flight > 0) {
-    STOKE_TRY(ring.submit_and_wait());
+    const int started = ring.submit(Uring::Wait::kForOne);
+    if (started < 0) {
+      return Status(Code::kIo, fmt::format("io_uring: cannot submit reads: {}", errno_text(-started)));
+    }
     const bool more = watch.seconds() < reads.seconds;
     for (std::optional<Uring::Done> done = ring.take(); done; done = ring.take()) {
       --in_flight;

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <cerrno>
+
 #include "base/check.h"
 
 #if STOKE_LIBURING
@@ -11,6 +13,11 @@
 namespace stoke::sys {
 
 #if STOKE_LIBURING
+
+namespace {
+// What goes away by itself: a signal, no memory for requests just now, results that were not taken yet.
+bool is_passing(int result) { return result == -EINTR || result == -EAGAIN || result == -EBUSY; }
+}  // namespace
 
 struct Uring::Ring {
   io_uring ring = {};
@@ -35,10 +42,15 @@ void Uring::prepare_read(const File& file, std::byte* dst, uint32_t bytes, uint6
   io_uring_sqe_set_data64(entry, static_cast<uint64_t>(slot));
 }
 
-Status Uring::submit_and_wait() {
-  const int result = io_uring_submit_and_wait(&ring_->ring, 1);
-  if (result >= 0 || result == -EINTR) return ok_status();
-  return Status(Code::kIo, fmt::format("io_uring: cannot submit reads: {}", errno_text(-result)));
+int Uring::submit(Wait wait) {
+  const int result = wait == Wait::kForOne ? io_uring_submit_and_wait(&ring_->ring, 1) : io_uring_submit(&ring_->ring);
+  return is_passing(result) ? 0 : result;
+}
+
+int Uring::wait() {
+  io_uring_cqe* entry = nullptr;
+  const int result = io_uring_wait_cqe(&ring_->ring, &entry);
+  return is_passing(result) ? 0 : result;
 }
 
 std::optional<Uring::Done> Uring::take() {
@@ -55,7 +67,8 @@ struct Uring::Ring {};
 
 Result<Uring> Uring::open(int) { return Status(Code::kUnsupported, "built without liburing"); }
 void Uring::prepare_read(const File&, std::byte*, uint32_t, uint64_t, int) { CHECK(false); }
-Status Uring::submit_and_wait() { return Status(Code::kUnsupported, "built without liburing"); }
+int Uring::submit(Wait) { return -ENOSYS; }
+int Uring::wait() { return -ENOSYS; }
 std::optional<Uring::Done> Uring::take() { return std::nullopt; }
 
 #endif

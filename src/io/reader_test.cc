@@ -178,7 +178,6 @@ TEST_P(ReaderTest, EndOfFile_BeforeWhatMustComeIsAnError) {
 }
 
 TEST_P(ReaderTest, FailedRead_CarriesTheErrorAndTheRestGoesOn) {
-  if (GetParam().kind == Kind::kSim) GTEST_SKIP() << "sim_reader_test has the simulator's errors";
   const sys::File closed;  // descriptor -1
   const Read bad = {&closed, 0, kBlock, kBlock, memory_.data(), 1};
   const Read good = read_of(0, kBlock, 2);

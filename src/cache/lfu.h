@@ -1,0 +1,62 @@
+// Least frequently used, with ageing, and admission by frequency: stays near the best static set of a skewed trace.
+//
+// Every unit, cached or not, has a 16-bit count of its uses. A unit that is not cached comes in only where its count
+// exceeds the victim's; so neurons that fire once in a while flow past the cache and do not flush it, as they do in
+// LRU. The slots nobody holds lie in buckets by count: exact below 16, eighths of an octave above (112 in all), oldest
+// release first. The victim is the first of the lowest bucket. When counts have grown to an average of kMeanUses they
+// are all halved; halving maps buckets onto buckets, so lists are only joined.
+// Thread role, ownership and errors: see policy.h.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <vector>
+
+#include "cache/policy.h"
+#include "cache/slot_lists.h"
+
+namespace stoke::cache {
+
+class LfuPolicy final : public Policy {
+ public:
+  LfuPolicy(int64_t units, int64_t slots);
+  static size_t bytes(int64_t units, int64_t slots);
+
+  void admit(int32_t unit, int32_t slot) override { link(unit, slot); }
+  void touch(int32_t unit, int32_t slot, int64_t uses) override;
+  int32_t evict(int32_t unit, bool must) override;
+  void remove(int32_t slot) override { unlink(slot); }
+  void hold(int32_t slot) override { unlink(slot); }
+  void resume(int32_t unit, int32_t slot) override { link(unit, slot); }
+  void resize(int64_t) override {}
+  Status check(std::span<const SlotRecord> slots) const override;
+
+ private:
+  static constexpr int kBuckets = 112;
+  static constexpr int64_t kMeanUses = 32;
+
+  static int bucket(uint32_t count) {
+    const int octave = count < 16 ? 0 : std::bit_width(count) - 4;
+    return 8 * octave + static_cast<int>(count >> octave);
+  }
+  static int halved(int bucket) { return bucket < 16 ? bucket / 2 : bucket - 8; }
+
+  void link(int32_t unit, int32_t slot) {
+    const int b = bucket(counts_[unit]);
+    lists_.push_back(b, slot);
+    filled_[b / 64] |= uint64_t{1} << (b % 64);
+  }
+  void unlink(int32_t slot) {
+    const int emptied = lists_.unlink(slot);
+    if (emptied >= 0) filled_[emptied / 64] &= ~(uint64_t{1} << (emptied % 64));
+  }
+  int lowest() const;
+  void age();
+
+  std::vector<uint16_t> counts_;  // of all units
+  SlotLists lists_;
+  std::array<uint64_t, 2> filled_{};  // a bit for each bucket that is not empty
+  int64_t sum_ = 0;                   // of uses since the beginning, halved when counts are
+};
+
+}  // namespace stoke::cache

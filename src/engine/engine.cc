@@ -170,7 +170,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   STOKE_ASSIGN(sizes_, fit_streaming(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free,
                                      {.held = held + kSlackBytes, .least_weights = range.least}, budget));
   memory_ = memory_need_streaming(size, sizes_, held + kSlackBytes);
-  request.fixed = memory_.total;
+  request.fixed = memory_.total - memory_.kv;
   STOKE_ASSIGN(streaming_, Streaming::open(request));
   memory_.weights = budget.bytes - memory_.total;
   memory_.total = budget.bytes;
@@ -191,6 +191,7 @@ Status Engine::append(std::span<const int32_t> tokens, std::span<model::Sequence
       return reserved;
     }
   }
+  if (streaming_) make_room_for_kv();
   cancellable_->watch(cancel);
   Status done = transformer_->forward({.tokens = tokens, .runs = runs, .outputs = outputs});
   cancellable_->watch(nullptr);
@@ -200,6 +201,18 @@ Status Engine::append(std::span<const int32_t> tokens, std::span<model::Sequence
   }
   for (const model::SequenceRun& run : runs) pool_->commit(run.seq, run.count);
   return ok_status();
+}
+
+// Pages of the pool cost memory when they are first written. Weights give way in steps of a sixteenth of the full
+// context, before the pages are needed: a short conversation leaves the rest to the weights.
+void Engine::make_room_for_kv() {
+  const auto page = static_cast<int64_t>(kv::KvPool::page_bytes(pool_->options()));
+  const int64_t all = pool_->options().pages;
+  const int64_t used = all - pool_->free_pages();
+  if (used * page <= kv_room_) return;
+  const int64_t step = std::max<int64_t>(1, all / 16);
+  kv_room_ = std::min(all, (used + step - 1) / step * step) * page;
+  streaming_->make_room(kv_room_);
 }
 
 void Engine::release_reserved(std::span<const model::SequenceRun> runs) {

@@ -85,6 +85,7 @@ class Engine {
   Status take_memory(const ModelOptions& options);
   Status open_resident(const ModelOptions& options);
   Status open_streaming(const ModelOptions& options, const Budget& budget);
+  void make_room_for_kv();
   void stream_stats(Stats* stats) const;
   void release_reserved(std::span<const model::SequenceRun> runs);
 
@@ -111,6 +112,7 @@ class Engine {
   std::unique_ptr<kv::KvPool> pool_;
   std::unique_ptr<ResidentSource> resident_;  // one of these two
   std::unique_ptr<Streaming> streaming_;
+  int64_t kv_room_ = 0;  // bytes of the KV pool that streaming has made room for
   std::unique_ptr<CancellableSource> cancellable_;
   std::unique_ptr<model::Transformer> transformer_;
 };

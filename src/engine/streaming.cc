@@ -70,6 +70,7 @@ Result<std::unique_ptr<Streaming>> Streaming::open(const Request& request) {
   STOKE_ASSIGN(pipeline::UnitTable units, table(request, out->files_));
   const auto tables = static_cast<int64_t>(pipeline::StreamSource::bookkeeping_bytes(units, units.size()));
   const int64_t room = request.budget - request.fixed - tables;
+  out->room_ = room;
   const int64_t slots =
       std::clamp<int64_t>(room / static_cast<int64_t>(units.slot_bytes()), 0, pipeline::StreamSource::all_slots(units));
   if (slots < pipeline::StreamSource::least_slots(units, request.config)) {
@@ -82,6 +83,10 @@ Result<std::unique_ptr<Streaming>> Streaming::open(const Request& request) {
                                                               .slots = slots,
                                                               .expert_slots_least = expert_units});
   return out;
+}
+
+void Streaming::make_room(int64_t kv_bytes) {
+  source_->shrink((room_ - kv_bytes) / static_cast<int64_t>(source_->table().slot_bytes()));
 }
 
 void Streaming::poll_from(sys::ThreadPool& pool) {

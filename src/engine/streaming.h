@@ -35,7 +35,7 @@ class Streaming {
     const model::Weights& weights;
     const model::Config& config;
     int64_t budget = 0;
-    int64_t fixed = 0;  // bytes of the budget that are not slots
+    int64_t fixed = 0;  // bytes of the budget that are neither slots nor KV
   };
   static Result<std::unique_ptr<Streaming>> open(const Request& request);
   ~Streaming();
@@ -51,6 +51,8 @@ class Streaming {
 
   pipeline::StreamSource& source() { return *source_; }
   const pipeline::IoQueue& queue() const { return *queue_; }
+  // The KV cache is going to hold so many bytes: slots make room for it. Requires: no lease.
+  void make_room(int64_t kv_bytes);
   // Reads go on while the threads of `pool` compute.
   void poll_from(sys::ThreadPool& pool);
   const std::string& reader_note() const { return reader_note_; }
@@ -67,6 +69,7 @@ class Streaming {
   std::unique_ptr<pipeline::IoQueue> queue_;
   std::unique_ptr<pipeline::StreamSource> source_;
   sys::ThreadPool* pool_ = nullptr;
+  int64_t room_ = 0;  // bytes for slots and KV
 };
 
 }  // namespace stoke::engine

@@ -371,23 +371,46 @@ Status StreamSource::read_row(model::MatrixId id, int64_t row, std::byte* dst) {
   return Status(Code::kCorrupt, place.name + ": has fewer rows than it says");
 }
 
-// Pinned units that lie in the slots to go are streamed from now on.
+void StreamSource::unpin(UnitId id) {
+  Live& unit = live(id);
+  if (unit.pinned) {
+    unit.pinned = false;
+    --pinned_;
+    if (cache_.state(id) != cache::UnitCache::State::kFree) ++streaming_;
+  }
+  drop(id);
+}
+
+void StreamSource::unpin_evenly(int64_t count) {
+  const int64_t pinned = pinned_;
+  int64_t seen = 0;
+  for (const int32_t u : table_.order()) {
+    if (count <= 0 || !live_[static_cast<size_t>(u)].pinned) continue;
+    if ((seen + 1) * count / pinned > seen * count / pinned) unpin({u});
+    ++seen;
+  }
+}
+
+// What was read ahead is let go first, so that nothing is in flight. Pinned units that lie in the slots to go are
+// streamed from now on.
 int64_t StreamSource::shrink(int64_t slots) {
   const int64_t before = cache_.slots();
-  const int64_t target = std::max(slots, options_.window + 1);
+  const int64_t target = std::max(slots, options_.window + options_.expert_slots_least);
   if (target >= before) return before;
-  for (int64_t s = before - 1; s >= target; --s) {
-    const UnitId id = cache_.unit({static_cast<int32_t>(s)});
-    if (!id.valid() || table_.unit(id).expert) continue;
-    Live& unit = live(id);
-    if (unit.leases > 0 || !ready(id) || unit.pending) break;
-    if (unit.pinned) {
-      unit.pinned = false;
-      --pinned_;
-      ++streaming_;
-    }
-    drop(id);
+  forget_expected();
+  while (!queue_.idle()) queue_.wait();
+  if (!pending_.empty()) next_ = table_.position({pending_.front()});
+  for (; !pending_.empty(); pending_.pop()) {
+    live({pending_.front()}).pending = false;
+    drop({pending_.front()});
   }
+  for (int64_t s = target; s < before; ++s) {
+    const UnitId id = cache_.unit({static_cast<int32_t>(s)});
+    if (id.valid() && !table_.unit(id).expert) unpin(id);
+  }
+  const int64_t room = target - options_.expert_slots_least;
+  const bool all_dense = pinned_ == static_cast<int64_t>(table_.order().size()) && pinned_ <= room;
+  if (!all_dense) unpin_evenly(pinned_ - (room - options_.window));
   const int64_t left = cache_.resize(target);
   arena_.discard(static_cast<size_t>(left) * table_.slot_bytes(),
                  static_cast<size_t>(before - left) * table_.slot_bytes());

@@ -57,8 +57,8 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void watch(const std::atomic<bool>* cancel) { cancel_ = cancel; }
   // Starts reading what the first pass needs.
   void start();
-  // Gives slots from the end of the arena back to the system, down to `slots` (what is in use stays until it is free).
-  // Returns the slots left.
+  // Gives slots from the end of the arena back to the system, down to `slots`. Waits for what is in flight.
+  // Requires: no lease. Returns the slots left.
   int64_t shrink(int64_t slots);
 
   const model::MatrixInfo& matrix(model::MatrixId id) const override { return table_.matrix(id).info; }
@@ -111,6 +111,8 @@ class StreamSource final : public model::WeightSource, private ReadClient {
 
   void on_read(const io::Read& read, const io::Done& done) override;
   void choose_pinned();
+  void unpin(cache::UnitId id);
+  void unpin_evenly(int64_t count);
   Live& live(cache::UnitId id) { return live_[static_cast<size_t>(id.index)]; }
   const Live& live(cache::UnitId id) const { return live_[static_cast<size_t>(id.index)]; }
   bool ready(cache::UnitId id) const { return cache_.state(id) == cache::UnitCache::State::kReady; }

@@ -38,7 +38,9 @@ struct Arguments {
 double cpu_seconds() {
   rusage used = {};
   getrusage(RUSAGE_SELF, &used);
-  const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec); };
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + 1e-6 * static_cast<double>(t.tv_usec);
+  };
   return seconds(used.ru_utime) + seconds(used.ru_stime);
 }
 
@@ -48,9 +50,11 @@ class Meter {
   double seconds() const { return watch_.seconds(); }
   void print(const std::string& what, uint64_t reads, uint64_t bytes) const {
     const double took = watch_.seconds(), cpu = cpu_seconds() - cpu_before_, all = static_cast<double>(bytes);
-    fmt::print("{{{}, \"reads_per_s\": {:.0f}, \"mb_per_s\": {:.0f}, \"cpu_s_per_gb\": {:.3f}, \"cpu_us_per_read\": {:.2f}}}\n",
-               what, static_cast<double>(reads) / took, all / took / 1e6, cpu / all * 1e9,
-               cpu / static_cast<double>(reads) * 1e6);
+    fmt::print(
+        "{{{}, \"reads_per_s\": {:.0f}, \"mb_per_s\": {:.0f}, \"cpu_s_per_gb\": {:.3f}, \"cpu_us_per_read\": "
+        "{:.2f}}}\n",
+        what, static_cast<double>(reads) / took, all / took / 1e6, cpu / all * 1e9,
+        cpu / static_cast<double>(reads) * 1e6);
     std::fflush(stdout);
   }
 

@@ -69,6 +69,8 @@ struct MemoryReport {
   int64_t total = 0;
   int64_t budget = 0;         // the bound that total was held against
   std::string budget_source;  // how it was found: "--memory", "cgroup", "free memory"
+  // Where the model does not fit whole: one line that says what of it is read from disk, and what that costs.
+  std::string streaming;
 };
 
 // What a model file needs to run, known without loading it.

@@ -182,6 +182,9 @@ Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputF
   if (!output.quiet && is_terminal(2)) options.progress = progress_line();
   auto model = Model::open(*path, options);
   if (model.ok() && output.verbose) describe(**model);
+  if (model.ok() && !output.quiet && !(*model)->memory().streaming.empty()) {
+    fmt::print(stderr, "stoke: {}\n", (*model)->memory().streaming);
+  }
   return model;
 }
 

@@ -38,11 +38,18 @@ Json stats_json(const Stats& s) {
 }
 
 std::string stats_line(const Stats& s) {
-  return fmt::format(
+  std::string line = fmt::format(
       "{}: load {:.2f} s, first token {:.3f} s, prefill {:.1f} tok/s ({} tokens), decode {:.1f} tok/s ({} tokens, "
       "p50 {:.2f} ms, p99 {:.2f} ms), {} threads, {}, peak {}",
       s.model, s.load_s, s.time_to_first_token_s, s.prefill_tokens_per_s, s.prompt_tokens, s.decode_tokens_per_s,
       s.generated_tokens, s.token_s_p50 * 1e3, s.token_s_p99 * 1e3, s.threads, s.isa, format_size(s.peak_rss_bytes));
+  if (s.cache_hit_rate < 0) return line;  // nothing is streamed
+  line +=
+      fmt::format(" of {}, {} read a token, {:.1f} % of look-ups in memory, {:.0f} % of the time waiting for the disk",
+                  format_size(s.budget_bytes), format_size(static_cast<int64_t>(s.bytes_read_per_token)),
+                  s.cache_hit_rate * 100, s.io_stall_share * 100);
+  if (s.active_neuron_share >= 0) line += fmt::format(", {:.1f} % of neurons fired", s.active_neuron_share * 100);
+  return line;
 }
 
 void print_json(const Json& object) {

@@ -174,6 +174,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   STOKE_ASSIGN(streaming_, Streaming::open(request));
   memory_.weights = budget.bytes - memory_.total;
   memory_.total = budget.bytes;
+  memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights);
   streaming_->source().watch(options.cancel);
   streaming_->poll_from(*threads_);
   streaming_->source().start();

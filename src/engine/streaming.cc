@@ -78,11 +78,20 @@ Result<std::unique_ptr<Streaming>> Streaming::open(const Request& request) {
   }
   const int64_t expert_units = units.layer_expert_units(request.config);
   STOKE_ASSIGN(sys::Memory arena, sys::Memory::map(static_cast<size_t>(slots) * units.slot_bytes()));
-  out->source_ = std::make_unique<pipeline::StreamSource>(std::move(units), *out->queue_, std::move(arena),
-                                                          pipeline::StreamOptions{
-                                                              .slots = slots,
-                                                              .expert_slots_least = expert_units});
+  out->source_ = std::make_unique<pipeline::StreamSource>(
+      std::move(units), *out->queue_, std::move(arena),
+      pipeline::StreamOptions{.slots = slots, .expert_slots_least = expert_units});
   return out;
+}
+
+std::string Streaming::describe(int64_t weights_bytes, int64_t resident_bytes) const {
+  const auto per_token = static_cast<int64_t>(source_->streamed_bytes());
+  const bool experts = source_->table().expert_bytes() > 0;
+  std::string line = fmt::format("bigger than its memory: {} of {} of weights in memory; a token reads {}{} from disk",
+                                 bytes_text(std::min(resident_bytes, weights_bytes)), bytes_text(weights_bytes),
+                                 bytes_text(per_token), experts ? " and the experts that are missing" : "");
+  if (!direct()) line += fmt::format(", through the page cache ({})", files_.front().direct.why_not_direct());
+  return line;
 }
 
 void Streaming::make_room(int64_t kv_bytes) {

@@ -1,9 +1,9 @@
 // A model that does not fit: what of the budget is fixed, what is left for weights, and the source that streams them.
 //
 // The budget bounds everything the process holds. Fixed: what it holds already (program, tokenizer, metadata, norms),
-// KV, activations, tables, and kSlackBytes for what nobody can foresee (allocator, stacks, text). All the rest is slots.
-// Thread role: the control thread. Ownership: files, reader, queue and source are owned here.
-// Errors: kNoMemory names the minimum and what would lower it; kUnsupported where the weights would have to be converted.
+// KV, activations, tables, and kSlackBytes for what nobody can foresee (allocator, stacks, text). All the rest is
+// slots. Thread role: the control thread. Ownership: files, reader, queue and source are owned here. Errors: kNoMemory
+// names the minimum and what would lower it; kUnsupported where the weights would have to be converted.
 #pragma once
 
 #include <cstdint>
@@ -49,6 +49,8 @@ class Streaming {
   };
   static Result<Range> range(const Request& request);
 
+  // One line: what is in memory, what every token reads, and how fast this machine's disk lets that be.
+  std::string describe(int64_t weights_bytes, int64_t resident_bytes) const;
   pipeline::StreamSource& source() { return *source_; }
   const pipeline::IoQueue& queue() const { return *queue_; }
   // The KV cache is going to hold so many bytes: slots make room for it. Requires: no lease.

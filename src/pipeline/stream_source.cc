@@ -124,7 +124,8 @@ void StreamSource::on_read(const io::Read& read, const io::Done& done) {
       unit.retried = true;
       return;
     }
-    if (failure_.ok()) failure_ = io::read_failure(whole, done).with("tensor " + table_.matrix({table_.unit(id).matrix}).name);
+    if (failure_.ok())
+      failure_ = io::read_failure(whole, done).with("tensor " + table_.matrix({table_.unit(id).matrix}).name);
     if (!table_.unit(id).expert) {
       cache_.pin(id, false);
       streaming_ -= unit.pinned ? 0 : 1;

@@ -26,9 +26,9 @@
 namespace stoke::pipeline {
 
 struct StreamOptions {
-  int64_t slots = 0;                               // of UnitTable::slot_bytes() each; see least_slots()
-  int64_t window = 16;                             // slots of dense blocks that stream; fewer where slots are few
-  int64_t expert_slots_least = 0;                  // UnitTable::layer_expert_units()
+  int64_t slots = 0;                                   // of UnitTable::slot_bytes() each; see least_slots()
+  int64_t window = 16;                                 // slots of dense blocks that stream; fewer where slots are few
+  int64_t expert_slots_least = 0;                      // UnitTable::layer_expert_units()
   cache::PolicyKind policy = cache::PolicyKind::kLfu;  // of experts
 };
 
@@ -79,14 +79,14 @@ class StreamSource final : public model::WeightSource, private ReadClient {
  private:
   // What is known of a unit beside the cache's state.
   struct Live {
-    cache::SlotId slot;    // loading, ready or leased
+    cache::SlotId slot;  // loading, ready or leased
     bool pinned = false;
     bool pending = false;  // dense: in pending_
     bool held = false;     // expert: expect() keeps a lease for the acquire() to come
     bool wanted = false;   // expert: in expected_
     bool stale = false;    // dense: to be dropped when it arrives
     bool retried = false;
-    int32_t leases = 0;    // given out by acquire()
+    int32_t leases = 0;  // given out by acquire()
   };
   // A ring of unit numbers of fixed size.
   class Ring {
@@ -134,8 +134,8 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   StreamOptions options_;
   cache::UnitCache cache_;
   std::vector<Live> live_;
-  Ring pending_;   // dense units asked for and not yet reached, in order
-  Ring expected_;  // expert units that will be acquired and are not yet asked for
+  Ring pending_;           // dense units asked for and not yet reached, in order
+  Ring expected_;          // expert units that will be acquired and are not yet asked for
   int64_t next_ = 0;       // position in the order of the next dense unit to ask for
   int64_t streaming_ = 0;  // slots that hold dense units which are not pinned; at most the window
   int64_t pinned_ = 0;

@@ -132,8 +132,8 @@ void UnitTable::index() {
 
 cache::UnitId UnitTable::find(model::MatrixId id, int64_t row) const {
   const std::vector<int32_t>& list = by_matrix_[static_cast<size_t>(id.index)];
-  const auto after = std::ranges::upper_bound(
-      list, row, {}, [&](int32_t i) { return units_[static_cast<size_t>(i)].rows.begin; });
+  const auto after =
+      std::ranges::upper_bound(list, row, {}, [&](int32_t i) { return units_[static_cast<size_t>(i)].rows.begin; });
   CHECK(after != list.begin());
   const int32_t found = *(after - 1);
   CHECK(row < units_[static_cast<size_t>(found)].rows.end);

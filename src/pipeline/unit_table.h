@@ -1,9 +1,9 @@
 // The units of a model's matrices: row blocks as they lie in their files, each small enough for one slot, and the order
 // in which a forward pass of the dense parts consumes them.
 //
-// A unit never crosses a piece (a tensor in a file), an expert, or one of the row ranges that the forward pass asks for.
-// Rows of a gated product's two matrices are cut alike, and stand interleaved in the order, as products consume them.
-// Plain data, built once by the control thread, const afterwards. Ownership: files are the caller's.
+// A unit never crosses a piece (a tensor in a file), an expert, or one of the row ranges that the forward pass asks
+// for. Rows of a gated product's two matrices are cut alike, and stand interleaved in the order, as products consume
+// them. Plain data, built once by the control thread, const afterwards. Ownership: files are the caller's.
 #pragma once
 
 #include <cstddef>

@@ -28,7 +28,7 @@ class Progress {
 
  private:
   Read read_;
-  uint32_t begun_ = 0;    // a multiple of the file's alignment: what came, less a torn block, which is read again
+  uint32_t begun_ = 0;     // a multiple of the file's alignment: what came, less a torn block, which is read again
   uint32_t refusals_ = 0;  // in a row
 };
 

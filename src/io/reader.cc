@@ -11,9 +11,10 @@ Status read_failure(const Read& read, const Done& done) {
   const std::string path = read.file != nullptr ? read.file->path() : "simulated file";
   if (done.error == 0) return ok_status();
   if (done.error < 0) {
-    return Status(Code::kCorrupt, fmt::format("{}: ends at offset {}, but {} bytes were to be read from {}; is the file "
-                                              "complete?",
-                                              path, read.offset + done.bytes, read.at_least, read.offset));
+    return Status(Code::kCorrupt,
+                  fmt::format("{}: ends at offset {}, but {} bytes were to be read from {}; is the file "
+                              "complete?",
+                              path, read.offset + done.bytes, read.at_least, read.offset));
   }
   return Status(Code::kIo, fmt::format("{}: cannot read {} bytes at offset {}: {}", path, read.bytes, read.offset,
                                        sys::errno_text(done.error)));

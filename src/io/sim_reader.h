@@ -1,11 +1,11 @@
-// A simulated disk behind the reader's interface: latency, reordering, short reads, errors, flipped bits, slow spells, a
-// file cut short. For tests: every fault is drawn from the seed, in the order of pushes, so a seed that fails replays.
+// A simulated disk behind the reader's interface: latency, reordering, short reads, errors, flipped bits, slow spells,
+// a file cut short. For tests: every fault is drawn from the seed, in the order of pushes, so a seed that fails
+// replays.
 //
-// Over a ManualClock time passes only where the reader is asked: each poll() moves the clock by poll_step_ns, and wait()
-// moves it to the next read that ends. Then everything is a function of the seed and the calls made. Over another clock
-// reads end in real time.
-// Destination bytes hold junk from push to the end of the read, so that whoever looks early is found out.
-// Thread role, ownership, errors: as reader.h; the clock outlives the reader.
+// Over a ManualClock time passes only where the reader is asked: each poll() moves the clock by poll_step_ns, and
+// wait() moves it to the next read that ends. Then everything is a function of the seed and the calls made. Over
+// another clock reads end in real time. Destination bytes hold junk from push to the end of the read, so that whoever
+// looks early is found out. Thread role, ownership, errors: as reader.h; the clock outlives the reader.
 #pragma once
 
 #include <functional>
@@ -27,13 +27,13 @@ struct SimOptions {
   double bytes_per_s = 1.5e9;  // what all reads share; 0: no limit
   int64_t poll_step_ns = 10'000;
   // Shares of the attempts (0..1) that ...
-  double slow = 0;   // take ten times the latency and jitter
-  double torn = 0;   // bring a part of what was asked (whole sectors of direct files)
-  double again = 0;  // are refused with EAGAIN
-  double error = 0;  // fail with error_number
-  double flip = 0;   // come with one bit flipped
-  int error_number = 5;                // EIO
-  uint64_t ends_at = UINT64_MAX;       // every file ends here, if not earlier
+  double slow = 0;                // take ten times the latency and jitter
+  double torn = 0;                // bring a part of what was asked (whole sectors of direct files)
+  double again = 0;               // are refused with EAGAIN
+  double error = 0;               // fail with error_number
+  double flip = 0;                // come with one bit flipped
+  int error_number = 5;           // EIO
+  uint64_t ends_at = UINT64_MAX;  // every file ends here, if not earlier
 };
 
 // Faults that were injected: a test that asks for some can see that there were any.
@@ -41,9 +41,10 @@ struct SimFaults {
   uint64_t slow = 0, torn = 0, again = 0, errors = 0, flips = 0;
 };
 
-// Where the bytes come from: fills dst from `offset`, and says how many there were (fewer: the end), or a negated errno.
+// Where the bytes come from: fills dst from `offset`, and says how many there were (fewer: the end), or a negated
+// errno.
 using SimData = std::function<int64_t(const Read& read, uint64_t offset, std::span<std::byte> dst)>;
-SimData sim_file_data();                                  // pread of the read's own file
+SimData sim_file_data();                                   // pread of the read's own file
 SimData sim_image_data(std::span<const std::byte> image);  // the same image for every file; read.file may be null
 
 class SimReader final : public Reader {

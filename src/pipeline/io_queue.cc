@@ -36,7 +36,7 @@ IoQueue::Request IoQueue::take(Ring& ring) {
 
 void IoQueue::start() {
   bool any = false;
-  while (!unused_.empty() && queued() > 0) {
+  while (!unused_.empty() && queued() > 0 && bytes_in_flight_ < kBytesInFlight) {
     const uint32_t tag = unused_.back();
     unused_.pop_back();
     flying_[tag] = take(urgent_.size > 0 ? urgent_ : background_);
@@ -44,6 +44,7 @@ void IoQueue::start() {
     read.tag = tag;
     reader_.push(read);
     ++in_flight_;
+    bytes_in_flight_ += read.bytes;
     any = true;
   }
   if (any) reader_.submit();
@@ -55,6 +56,7 @@ size_t IoQueue::deliver(size_t count) {
     const Request request = flying_[done.tag];
     unused_.push_back(static_cast<uint32_t>(done.tag));
     --in_flight_;
+    bytes_in_flight_ -= request.read.bytes;
     request.client->on_read(request.read, {.tag = request.read.tag, .error = done.error, .bytes = done.bytes});
   }
   return count;

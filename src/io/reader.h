@@ -1,12 +1,11 @@
 // Asynchronous reads as plain requests: push some, submit them in one system call, take what is done.
 //
-// Three backends behind one interface (uring_reader.h, thread_reader.h, sim_reader.h), one conformance suite over all of
-// them. A read is complete when all the bytes it must bring are in place: short reads are continued inside the backend.
-// Reads may complete in any order. Slots for reads in flight are a fixed pool: nothing is allocated after construction
-// (but for the text of a failure).
-// Thread role: one thread, the control thread. Ownership: files and destination bytes are the caller's, and must stay
-// until the read is taken. Destroying a reader waits for what is in flight.
-// Errors: a Done carries the system's error number; read_failure() makes the one-line Status of it.
+// Three backends behind one interface (uring_reader.h, thread_reader.h, sim_reader.h), one conformance suite over all
+// of them. A read is complete when all the bytes it must bring are in place: short reads are continued inside the
+// backend. Reads may complete in any order. Slots for reads in flight are a fixed pool: nothing is allocated after
+// construction (but for the text of a failure). Thread role: one thread, the control thread. Ownership: files and
+// destination bytes are the caller's, and must stay until the read is taken. Destroying a reader waits for what is in
+// flight. Errors: a Done carries the system's error number; read_failure() makes the one-line Status of it.
 #pragma once
 
 #include <cstddef>
@@ -22,9 +21,9 @@ namespace stoke::io {
 
 struct Read {
   const sys::File* file = nullptr;
-  uint64_t offset = 0;    // a multiple of file->alignment()
-  uint32_t bytes = 0;     // likewise
-  uint32_t at_least = 0;  // <= bytes: what must come; the end of the file may cut the rest
+  uint64_t offset = 0;       // a multiple of file->alignment()
+  uint32_t bytes = 0;        // likewise
+  uint32_t at_least = 0;     // <= bytes: what must come; the end of the file may cut the rest
   std::byte* dst = nullptr;  // aligned to file->alignment()
   uint64_t tag = 0;          // comes back with the result
 };

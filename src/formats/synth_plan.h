@@ -69,7 +69,7 @@ class SynthPlan {
   std::vector<float> gate_biases(int64_t layer) const;
   std::vector<float> router_biases(int64_t layer) const;
   double recency_value() const;
-  std::vector<float> recency_rows() const;
+  std::vector<float> recency_rows(bool query) const;
   SynthRecipe first_attention(const SynthTensor& tensor) const;
   SynthRecipe reader(double slow_variance, int64_t layer) const;
 

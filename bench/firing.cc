@@ -28,11 +28,12 @@ int main(int argc, char** argv) {
     next = (*counter)->feed(token);
   }
   const stoke::test::FiringShares s = stoke::test::shares_of((*counter)->layers());
-  fmt::print("{{\"tokens\": {}, \"different_tokens\": {}, \"gate_share\": {:.4f}, \"layers_low_high\": [{:.4f}, {:.4f}], "
-             "\"up_share\": {:.4f}, \"both_share\": {:.4f}, \"fired_before\": {:.3f},\n"
-             " \"firings_of_top_10_25_26_50\": [{:.3f}, {:.3f}, {:.3f}, {:.3f}], \"experts_used_before\": {:.3f}, "
-             "\"uses_of_top_10_25_50_experts\": [{:.3f}, {:.3f}, {:.3f}]}}\n",
-             tokens, different.size(), s.gate, s.gate_low, s.gate_high, s.up, s.both, s.again, s.top[0], s.top[1],
-             s.top[2], s.top[3], s.expert_again, s.expert_top[0], s.expert_top[1], s.expert_top[2]);
+  fmt::print(
+      "{{\"tokens\": {}, \"different_tokens\": {}, \"gate_share\": {:.4f}, \"layers_low_high\": [{:.4f}, {:.4f}], "
+      "\"up_share\": {:.4f}, \"both_share\": {:.4f}, \"fired_before\": {:.3f},\n"
+      " \"firings_of_top_10_25_26_50\": [{:.3f}, {:.3f}, {:.3f}, {:.3f}], \"experts_used_before\": {:.3f}, "
+      "\"uses_of_top_10_25_50_experts\": [{:.3f}, {:.3f}, {:.3f}]}}\n",
+      tokens, different.size(), s.gate, s.gate_low, s.gate_high, s.up, s.both, s.again, s.top[0], s.top[1], s.top[2],
+      s.top[3], s.expert_again, s.expert_top[0], s.expert_top[1], s.expert_top[2]);
   return 0;
 }

@@ -23,9 +23,7 @@ uint64_t layer_seed(uint64_t seed, uint64_t purpose, int64_t layer) {
 }
 constexpr uint64_t kForDensity = 1, kForGate = 2, kForRouter = 3, kForFit = 4;
 
-double column_deviation(const SynthTensor& tensor) {
-  return 1 / std::sqrt(static_cast<double>(tensor.shape.back()));
-}
+double column_deviation(const SynthTensor& tensor) { return 1 / std::sqrt(static_cast<double>(tensor.shape.back())); }
 
 // Mean of relu(bias + n)^2 for normal n.
 double relu_square(double bias) {
@@ -46,8 +44,9 @@ Result<SynthPlan> SynthPlan::make(const SynthShape& shape, const SynthActivity& 
   plan.routes_ = shape.experts > 0 && (plan.fires_ || activity.router_skew != 0 || activity.router_locality != 0);
   if (!plan.active()) return plan;
   if (shape.arch == "gemma3") {
-    return Status(Code::kInvalid, "--arch gemma3: norms after its layers fix their output, so synth cannot set what "
-                                  "fires; take llama or qwen3");
+    return Status(Code::kInvalid,
+                  "--arch gemma3: norms after its layers fix their output, so synth cannot set what "
+                  "fires; take llama or qwen3");
   }
   constexpr int64_t kDimMin = 2 * (kConstantDims + kSlowDims);
   if (shape.dim < kDimMin || shape.dim % 32 != 0) {
@@ -73,8 +72,8 @@ Status SynthPlan::plan_firing(const SynthActivity& activity) {
   double locality = activity.firing_locality;
   if (locality < 0) locality = activity.skew == SynthSkew::kMeasured ? kMeasuredLocality : 0;
   STOKE_TRY(check_share("--firing-locality", locality, 0, 1));
-  for (const double density : layer_densities(activity.skew, activity.density, shape_.layers,
-                                              layer_seed(seed_, kForDensity, 0))) {
+  for (const double density :
+       layer_densities(activity.skew, activity.density, shape_.layers, layer_seed(seed_, kForDensity, 0))) {
     STOKE_ASSIGN(const FiringCurve curve, fit_firing(activity.skew, density));
     curves_.push_back(curve);
   }

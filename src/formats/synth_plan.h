@@ -31,13 +31,13 @@ struct SynthActivity {
 
 // What a tensor's bytes are made of.
 struct SynthRecipe {
-  double deviation = 0;           // of every value not told otherwise; 0: zeros
-  bool reads_stream = false;      // its columns are the stream's dimensions:
-  std::vector<float> constants;   //   (rows, repeating) the value of columns 0-31; empty: zero
-  double slow_deviation = 0;      //   of columns 32-63; 0: zero
-  int64_t stream_rows = 0;        // its rows are the stream's dimensions, this many (again for each expert): 0-63 zero
+  double deviation = 0;            // of every value not told otherwise; 0: zeros
+  bool reads_stream = false;       // its columns are the stream's dimensions:
+  std::vector<float> constants;    //   (rows, repeating) the value of columns 0-31; empty: zero
+  double slow_deviation = 0;       //   of columns 32-63; 0: zero
+  int64_t stream_rows = 0;         // its rows are the stream's dimensions, this many (again for each expert): 0-63 zero
   double slow_rows_deviation = 0;  //   but 32-63 of this deviation
-  bool vector = false;            // a norm: constants[0] everywhere
+  bool vector = false;             // a norm: constants[0] everywhere
 };
 
 class SynthPlan {
@@ -77,9 +77,9 @@ class SynthPlan {
   uint64_t seed_;
   bool fires_ = false;
   bool routes_ = false;
-  bool slow_ = false;               // the slow dimensions are used
+  bool slow_ = false;                // the slow dimensions are used
   std::vector<FiringCurve> curves_;  // (layers)
-  double firing_slow_ = 0;          // share of the slow dimensions in a gate's variance
+  double firing_slow_ = 0;           // share of the slow dimensions in a gate's variance
   Routing routing_;
   double router_slow_ = 0;
   Recency recency_;

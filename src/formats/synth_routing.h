@@ -1,7 +1,8 @@
 // How often each expert of a synthetic model is chosen, and how often again for the next token: router biases fitted by
 // simulating the choice of the highest logits.
 //
-// Thread role: any; pure functions (the same seed gives the same numbers). Errors: kInvalid for what no router can give.
+// Thread role: any; pure functions (the same seed gives the same numbers). Errors: kInvalid for what no router can
+// give.
 #pragma once
 
 #include <cstdint>

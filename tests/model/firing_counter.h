@@ -24,18 +24,18 @@ namespace stoke::test {
 
 // What was counted in one layer. Neurons of experts lie one expert after another.
 struct LayerCounts {
-  std::vector<int64_t> fired;      // (neurons): tokens for which the gate was > 0
-  std::vector<int64_t> used;       // (experts; 1 where dense): tokens that computed it
-  int64_t computed = 0;            // neurons, over all tokens
-  int64_t gates = 0;               // of them: gate > 0
-  int64_t ups = 0;                 // of them: up > 0
-  int64_t both = 0;                // of them: both
-  int64_t gates_again = 0;         // of gates: fired for the token before, too (all but the first token)
-  int64_t gates_after_first = 0;   // gates of all tokens but the first
-  int64_t experts_again = 0;       // uses of experts that the token before used, too
+  std::vector<int64_t> fired;     // (neurons): tokens for which the gate was > 0
+  std::vector<int64_t> used;      // (experts; 1 where dense): tokens that computed it
+  int64_t computed = 0;           // neurons, over all tokens
+  int64_t gates = 0;              // of them: gate > 0
+  int64_t ups = 0;                // of them: up > 0
+  int64_t both = 0;               // of them: both
+  int64_t gates_again = 0;        // of gates: fired for the token before, too (all but the first token)
+  int64_t gates_after_first = 0;  // gates of all tokens but the first
+  int64_t experts_again = 0;      // uses of experts that the token before used, too
   int64_t experts_after_first = 0;
-  std::vector<char> now, before;              // (neurons): fired for this token, the one before
-  std::vector<char> used_now, used_before;    // (experts)
+  std::vector<char> now, before;            // (neurons): fired for this token, the one before
+  std::vector<char> used_now, used_before;  // (experts)
 };
 
 class FiringCounter final : public model::WeightSource {
@@ -202,12 +202,12 @@ inline double top_share(std::vector<int64_t> values, double part) {
 
 // Sums over layers, as shares; what bench_firing prints and tests compare.
 struct FiringShares {
-  double gate = 0, up = 0, both = 0;  // of the computed neurons
+  double gate = 0, up = 0, both = 0;   // of the computed neurons
   double gate_low = 1, gate_high = 0;  // layers
   double again = 0;                    // of firing neurons: fired for the token before
   double expert_again = 0;
-  double top[4] = {0, 0, 0, 0};        // share of firings of the top 10, 25, 26, 50 % of a layer's neurons, mean of layers
-  double expert_top[3] = {0, 0, 0};    // share of uses of the top 10, 25, 50 % of a layer's experts
+  double top[4] = {0, 0, 0, 0};  // share of firings of the top 10, 25, 26, 50 % of a layer's neurons, mean of layers
+  double expert_top[3] = {0, 0, 0};  // share of uses of the top 10, 25, 50 % of a layer's experts
 };
 
 inline FiringShares shares_of(const std::vector<LayerCounts>& layers) {

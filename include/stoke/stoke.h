@@ -96,6 +96,7 @@ struct Fit {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   std::string activation;
+  std::string store;  // of a neuron store: layout and encodings, in words; otherwise empty
 };
 
 // Reads headers only.

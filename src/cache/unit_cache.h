@@ -4,10 +4,10 @@
 // record. Slot states, changed only here: free -> loading (reserve) -> ready (commit) or free (abandon);
 // ready -> leased (find) -> ready (release); ready -> free (evict, drop; never while leased). A unit has at most one
 // slot. Bytes are written only while loading and read only under a lease.
-// A policy (policy.h) chooses victims and may refuse to admit: reserve() then answers with no slot, and the caller reads
-// the unit somewhere else or waits. Pinned units are never victims.
-// Thread role: the control thread alone; no locks. Workers read leased bytes. Ownership: the caller owns the arena (the
-// cache is handed its slots' bytes) and all I/O is the caller's. After construction nothing is allocated.
+// A policy (policy.h) chooses victims and may refuse to admit: reserve() then answers with no slot, and the caller
+// reads the unit somewhere else or waits. Pinned units are never victims. Thread role: the control thread alone; no
+// locks. Workers read leased bytes. Ownership: the caller owns the arena (the cache is handed its slots' bytes) and all
+// I/O is the caller's. After construction nothing is allocated.
 #pragma once
 
 #include <cstddef>
@@ -47,9 +47,9 @@ struct CacheOptions {
 
 struct CacheCounts {
   uint64_t hits = 0;
-  uint64_t misses = 0;     // find() of a unit that is not there (loading counts as a miss)
+  uint64_t misses = 0;  // find() of a unit that is not there (loading counts as a miss)
   uint64_t evictions = 0;
-  uint64_t refused = 0;    // reserve() without a slot
+  uint64_t refused = 0;  // reserve() without a slot
 };
 
 class UnitCache {

@@ -29,6 +29,7 @@ Json inspect_json(const Fit& fit) {
               {"experts", fit.experts},
               {"experts_used", fit.experts_used},
               {"activation", fit.activation},
+              {"store", fit.store.empty() ? Json() : Json(fit.store)},
               {"context_length", fit.info.context_length},
               {"chat_template", fit.info.has_chat_template},
               {"files", fit.files},
@@ -58,6 +59,7 @@ void print_table(const Fit& fit) {
   row("vocabulary",
       fmt::format("{}{}", fit.info.vocabulary, fit.info.has_chat_template ? ", with a chat template" : ""));
   row("context", fmt::format("{} tokens; {} unless --ctx says otherwise", fit.info.context_length, fit.context));
+  if (!fit.store.empty()) row("neuron store", fit.store);
   row("quantization", fit.info.quantization);
   for (const auto& share : fit.types) {
     row("", fmt::format("{:<7} {:>5} tensors {:>11}", share.type, share.tensors, format_size(share.bytes)));

@@ -16,7 +16,7 @@ int parse_and_run(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   for (const auto add : {stoke::cli::add_run, stoke::cli::add_chat, stoke::cli::add_ppl, stoke::cli::add_bench,
                          stoke::cli::add_inspect, stoke::cli::add_tokenize, stoke::cli::add_pull, stoke::cli::add_synth,
-                         stoke::cli::add_profile, stoke::cli::add_doctor}) {
+                         stoke::cli::add_convert, stoke::cli::add_profile, stoke::cli::add_doctor}) {
     add(app, context);
   }
   try {

@@ -31,6 +31,9 @@ struct SynthFlags {
   int64_t experts = 0;
   int64_t experts_used = 0;
   int64_t context = 0;
+  std::string skew = "published";
+  std::string stats_out;
+  formats::SynthActivity activity;
   bool tied = false;
   bool json = false;
   bool quiet = false;
@@ -66,6 +69,22 @@ Result<formats::SynthShape> shape_of(const SynthFlags& flags) {
   return shape;
 }
 
+// Flags that would change nothing are refused: a model measured for a skew it does not have would mislead.
+Status check_activity(const CLI::App& verb, const formats::SynthShape& shape) {
+  const bool fires = shape.activation == "relu" || shape.activation == "drelu";
+  for (const char* flag : {"--density", "--skew", "--firing-locality", "--stats-out"}) {
+    if (verb.count(flag) > 0 && !fires) {
+      return Status(Code::kInvalid, fmt::format("{} wants a shape with --ffn-act relu or drelu", flag));
+    }
+  }
+  for (const char* flag : {"--router-skew", "--router-locality"}) {
+    if (verb.count(flag) > 0 && shape.experts == 0) {
+      return Status(Code::kInvalid, fmt::format("{} wants a shape with experts", flag));
+    }
+  }
+  return ok_status();
+}
+
 void show_progress(const std::string& output, uint64_t done, uint64_t total) {
   fmt::print(stderr, "\r{}: {} of {} ({} %)\x1b[K", output, format_size(static_cast<int64_t>(done)),
              format_size(static_cast<int64_t>(total)), done * 100 / total);
@@ -85,15 +104,25 @@ void print_summary(const SynthFlags& flags, const formats::SynthSummary& summary
   }
 }
 
-int run_synth(const SynthFlags& flags) {
+int run_synth(const CLI::App& verb, const SynthFlags& flags) {
   Result<formats::SynthShape> shape = shape_of(flags);
   if (!shape.ok()) return fail_usage(shape.status().message());
+  const Status activity = check_activity(verb, *shape);
+  if (!activity.ok()) return fail_usage(activity.message());
+  Result<formats::SynthSkew> skew = formats::find_skew(flags.skew);
+  if (!skew.ok()) return fail_usage(skew.status().message());
   Result<formats::SynthMix> mix = formats::find_mix(flags.type);
   if (!mix.ok()) return fail_usage(mix.status().message());
   const bool shows = !flags.quiet && is_terminal(2);
   const Interrupt interrupt;
   uint64_t shown_percent = 101;
-  formats::SynthOptions options{.shape = *shape, .type = flags.type, .seed = flags.seed, .output = flags.output};
+  formats::SynthOptions options{.shape = *shape,
+                                .type = flags.type,
+                                .seed = flags.seed,
+                                .activity = flags.activity,
+                                .output = flags.output,
+                                .stats_output = flags.stats_out};
+  options.activity.skew = *skew;
   options.progress = [&](uint64_t done, uint64_t total) {
     const uint64_t percent = done * 100 / total;
     if (shows && percent != shown_percent) show_progress(flags.output, done, total);
@@ -126,6 +155,27 @@ void add_size_flags(CLI::App& verb, SynthFlags& flags) {
   size("-c,--ctx", flags.context, "context length the file states");
 }
 
+void add_activity_flags(CLI::App& verb, SynthFlags& flags) {
+  auto number = [&](const char* name, double& value, const char* text) {
+    return verb.add_option(name, value, text)->type_name("X")->group("What fires (docs/synth.md)");
+  };
+  number("--density", flags.activity.density, "share of neurons whose gate fires, of ReLU shapes")
+      ->capture_default_str();
+  verb.add_option("--skew", flags.skew, "of their firings: published, measured or uniform")
+      ->type_name("NAME")
+      ->capture_default_str()
+      ->group("What fires (docs/synth.md)");
+  number(
+      "--firing-locality", flags.activity.firing_locality,
+      "share of firing neurons that fired at the token before, too (default: 0.45 for measured, else what skew gives)");
+  number("--router-skew", flags.activity.router_skew, "Zipf exponent of the experts' popularity (default: 0)");
+  number("--router-locality", flags.activity.router_locality,
+         "share of a token's experts that the token before used, too (default: what skew gives)");
+  verb.add_option("--stats-out", flags.stats_out, "write each neuron's firing probability, for stoke convert")
+      ->type_name("FILE")
+      ->group("What fires (docs/synth.md)");
+}
+
 }  // namespace
 
 void add_synth(CLI::App& app, Context& context) {
@@ -140,12 +190,14 @@ void add_synth(CLI::App& app, Context& context) {
   verb->add_option("-s,--seed", flags.seed, "the same seed gives the same bytes")->type_name("N");
   verb->add_option("--arch", flags.arch, "llama, qwen3, qwen3moe or gemma3, where no shape is named")
       ->type_name("NAME");
-  verb->add_option("--ffn-act", flags.ffn_act, "activation the file states, as relu or drelu")->type_name("NAME");
+  verb->add_option("--ffn-act", flags.ffn_act, "activation the file states; relu and drelu set what fires")
+      ->type_name("NAME");
   verb->add_flag("--tied", flags.tied, "the embedding is the output matrix, too");
   verb->add_flag("--json", flags.json, "print the result as JSON");
   verb->add_flag("-q,--quiet", flags.quiet, "print nothing but failures");
   add_size_flags(*verb, flags);
-  verb->callback([&flags, &context] { context.run([&flags] { return run_synth(flags); }); });
+  add_activity_flags(*verb, flags);
+  verb->callback([verb, &flags, &context] { context.run([verb, &flags] { return run_synth(*verb, flags); }); });
 }
 
 }  // namespace stoke::cli

@@ -46,6 +46,7 @@ void add_pull(CLI::App& app, Context& context);
 void add_profile(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_synth(CLI::App& app, Context& context);
+void add_convert(CLI::App& app, Context& context);
 
 // Prints "stoke: <message>" as one line on stderr. Returns 1, the exit status.
 int fail(const Status& status);

@@ -1,11 +1,14 @@
 #include "engine/describe.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
 #include <map>
 #include <utility>
 
+#include "formats/neuron_store.h"
 #include "tensor/dtype.h"
 
 namespace stoke::engine {
@@ -43,6 +46,10 @@ std::string model_name(const formats::ModelFile& file) {
 int64_t parameters(const Prepared& prepared) {
   int64_t count = 0;
   for (const MatrixSpec& matrix : prepared.loaded.plan.matrices) count += matrix.info.rows * matrix.info.cols;
+  for (const RecordTable& table : prepared.loaded.tables) {
+    const int64_t rows = table.record.layout == RecordLayout::kBundle ? 3 : 2;
+    count += table.neurons * rows * table.record.dim;
+  }
   for (const auto& tensor : prepared.file.tensors) {
     if (tensor.shape.size() == 1) count += tensor.cols();
   }
@@ -54,8 +61,10 @@ int64_t parameters(const Prepared& prepared) {
 std::vector<Fit::TypeShare> type_shares(const formats::ModelFile& file) {
   std::map<DType, Fit::TypeShare> by_type;
   for (const auto& tensor : file.tensors) {
-    Fit::TypeShare& share = by_type[tensor.type];
-    share.type = stoke::info(tensor.type).title;
+    if (tensor.raw_type == formats::kRawI32.name) continue;  // checksums
+    const bool raw = !tensor.raw_type.empty();               // records
+    Fit::TypeShare& share = by_type[raw ? DType::kCount : tensor.type];
+    share.type = raw ? "records" : stoke::info(tensor.type).title;
     ++share.tensors;
     share.bytes += static_cast<int64_t>(tensor.extent.bytes);
   }
@@ -63,6 +72,19 @@ std::vector<Fit::TypeShare> type_shares(const formats::ModelFile& file) {
   for (const auto& [type, share] : by_type) shares.push_back(share);
   std::stable_sort(shares.begin(), shares.end(), [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
   return shares;
+}
+
+std::string describe_store(const Prepared& prepared) {
+  if (prepared.loaded.tables.empty()) return "";
+  const NeuronRecord& record = prepared.loaded.tables.front().record;
+  int64_t neurons = 0;
+  for (const RecordTable& table : prepared.loaded.tables) neurons += table.neurons;
+  const bool bundle = record.layout == RecordLayout::kBundle;
+  return fmt::format("{} layout: {}; {} neurons in records of {} bytes: {}Up {} | Down {}{}",
+                     formats::layout_name(record.layout), bundle ? "gates in the records" : "gates apart", neurons,
+                     record.record_bytes, bundle ? fmt::format("Gate {} | ", info(record.gate_type).title) : "",
+                     info(record.up_type).title, record.down_encoding == DownEncoding::kCodes ? "codes of " : "",
+                     info(record.down_type).title);
 }
 
 ModelInfo describe(const Prepared& prepared) {

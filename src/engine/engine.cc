@@ -110,6 +110,10 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const Mode
   const TimePoint start = now();
   STOKE_ASSIGN(const kernels::Kernels* kernels, choose_kernels(options.isa));
   STOKE_ASSIGN(Prepared prepared, prepare(path, options));
+  if (!prepared.loaded.tables.empty()) {
+    return Status(Code::kUnsupported,
+                  fmt::format("{}: this stoke cannot run neuron stores yet: run the model it was made from", path));
+  }
   auto threads = std::make_unique<sys::ThreadPool>(options.threads > 0 ? options.threads : default_threads());
   std::unique_ptr<Engine> engine(new Engine(std::move(prepared), std::move(threads)));
   engine->start_ = start;

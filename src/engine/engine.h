@@ -43,7 +43,7 @@ struct Prepared {
   ModelSize size(const sys::ThreadPool& threads) const {
     return {.config = &loaded.config,
             .threads = &threads,
-            .weights_bytes = static_cast<int64_t>(loaded.plan.bytes()),
+            .weights_bytes = static_cast<int64_t>(loaded.plan.bytes() + loaded.record_bytes()),
             .text_bytes = text_bytes,
             .process_bytes = process_bytes};
   }

@@ -121,6 +121,7 @@ Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   fit.width = config.dim;
   fit.heads = config.heads;
   fit.kv_heads = config.kv_heads;
+  fit.store = engine::describe_store(prepared);
   fit.activation = model::activation_name(config.activation);
   return fit;
 }

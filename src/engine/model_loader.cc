@@ -7,6 +7,7 @@
 
 #include "engine/config_reader.h"
 #include "engine/tensor_table.h"
+#include "formats/neuron_store.h"
 
 namespace stoke::engine {
 namespace {
@@ -42,8 +43,9 @@ Vector every_second(const Vector& whole, size_t begin) {
 // The weights of one model, put together role by role.
 class Assembler {
  public:
-  Assembler(TensorTable& table, const Family& family, Config& config)
-      : table_(table), family_(family), config_(config) {}
+  // `records`: of a neuron store, one table a layer; empty otherwise.
+  Assembler(TensorTable& table, const Family& family, Config& config, const std::vector<RecordTable>& records)
+      : table_(table), family_(family), config_(config), records_(records) {}
 
   Status rope_tables();
   Status outer(model::Weights* weights);
@@ -54,7 +56,9 @@ class Assembler {
   Status attention(Place at, LayerWeights* out);
   Status qkv(Place at, LayerWeights* out);
   Status dense(Place at, DenseFfnWeights* out);
+  Status sparse(Place at, LayerWeights* out);
   Status moe(Place at, MoeWeights* out);
+  Status router(Place at, MoeWeights* out);
   Status expert_matrices(Place at, MoeWeights* out);
   Status interleaved_experts(Place at, MoeWeights* out);
   Status expert_biases(Place at, MoeWeights* out);
@@ -63,6 +67,7 @@ class Assembler {
   TensorTable& table_;
   const Family& family_;
   Config& config_;
+  const std::vector<RecordTable>& records_;
 };
 
 Status Assembler::rope_tables() {
@@ -91,9 +96,11 @@ Status Assembler::layer(int index, LayerWeights* out) {
   const Place at{.layer = index};
   model::LayerConfig& how = config_.layer[static_cast<size_t>(index)];
   // Some expert models have dense layers; the file shows which.
-  if (how.moe && !table_.has(Role::kRouter, at) && table_.has(Role::kDown, at)) how.moe = false;
+  const bool dense_here = table_.has(Role::kDown, at) || !records_.empty();
+  if (how.moe && !table_.has(Role::kRouter, at) && dense_here) how.moe = false;
   STOKE_TRY(norms(at, out));
   STOKE_TRY(attention(at, out));
+  if (!records_.empty()) return sparse(at, out);
   return how.moe ? moe(at, &out->moe) : dense(at, &out->ffn);
 }
 
@@ -163,14 +170,53 @@ Status Assembler::dense(Place at, DenseFfnWeights* out) {
   return ok_status();
 }
 
-Status Assembler::moe(Place at, MoeWeights* out) {
+// A layer of a neuron store: gates and scales are matrices, up and down are records. Their shapes agree with one
+// another (formats/neuron_store.h); here they are held against the configuration.
+Status Assembler::sparse(Place at, LayerWeights* out) {
+  const RecordTable& records = records_[static_cast<size_t>(at.layer)];
+  const bool moe = config_.layer[static_cast<size_t>(at.layer)].moe;
+  const int64_t neurons = moe ? config_.moe.ffn : config_.ffn;
+  const int64_t experts = moe ? config_.moe.experts : 1;
+  const bool is_experts = records.name == store_tensor_name(formats::StorePart::kRecords, at.layer, true);
+  if (is_experts != moe || records.experts != experts || records.expert_neurons() != neurons ||
+      records.record.dim != config_.dim) {
+    return Status(Code::kCorrupt,
+                  fmt::format("tensor {} has {} x {} neurons of width {}, but the configuration gives {} x {} of {}",
+                              records.name, records.experts, records.expert_neurons(), records.record.dim, experts,
+                              neurons, config_.dim));
+  }
+  model::SparseFfnWeights& sparse = out->sparse;
+  sparse.table = at.layer;
+  sparse.neurons = neurons;
+  const auto part = [&](formats::StorePart which, int64_t rows) {
+    return table_.named(store_tensor_name(which, at.layer, moe), at.layer, {rows, config_.dim});
+  };
+  if (records.record.layout == RecordLayout::kSplit) {
+    STOKE_ASSIGN(sparse.gate, part(formats::StorePart::kGate, records.neurons));
+    if (moe) sparse.gates = {.id = sparse.gate.id, .first = 0, .step = neurons, .rows = neurons};
+    if (moe) sparse.gate = {};
+  }
+  if (records.record.down_encoding == DownEncoding::kCodes) {
+    STOKE_ASSIGN(sparse.scales, part(formats::StorePart::kScales, records.neurons / kCodeBlock));
+    if (info(records.record.down_type).has_min) {
+      STOKE_ASSIGN(sparse.mins, part(formats::StorePart::kMins, records.neurons / kCodeBlock));
+    }
+  }
+  return moe ? router(at, &out->moe) : ok_status();
+}
+
+Status Assembler::router(Place at, MoeWeights* out) {
   const int64_t experts = config_.moe.experts;
   STOKE_ASSIGN(out->router, table_.matrix(Role::kRouter, at, {experts, config_.dim}));
   STOKE_ASSIGN(out->router_bias, table_.vector(Role::kRouterBias, at, experts, false));
+  return family_.shared_expert ? shared(at, out) : ok_status();
+}
+
+Status Assembler::moe(Place at, MoeWeights* out) {
+  STOKE_TRY(router(at, out));
   const bool interleaved = family_.interleaved_experts && !table_.has(Role::kExpertGate, at);
   STOKE_TRY(interleaved ? interleaved_experts(at, out) : expert_matrices(at, out));
-  STOKE_TRY(expert_biases(at, out));
-  return family_.shared_expert ? shared(at, out) : ok_status();
+  return expert_biases(at, out);
 }
 
 Status Assembler::expert_matrices(Place at, MoeWeights* out) {
@@ -235,10 +281,38 @@ Status Assembler::shared(Place at, MoeWeights* out) {
   return ok_status();
 }
 
+// The record tables of a neuron store, whose tensors then count as used.
+Status read_records(const formats::ModelFile& file, int layers, TensorTable* table, std::vector<RecordTable>* out) {
+  STOKE_ASSIGN(formats::NeuronStore store, formats::read_neuron_store(file));
+  if (std::ssize(store.tables) != layers) {
+    return Status(Code::kCorrupt, fmt::format("{}: has records of {} layers, but the configuration gives {}", file.path,
+                                              store.tables.size(), layers));
+  }
+  for (const std::string_view name : {formats::kRecordChecksums, formats::kMatrixChecksums, formats::kSeal}) {
+    table->note_used(name);
+  }
+  for (const RecordTable& records : store.tables) table->note_used(records.name);
+  *out = std::move(store.tables);
+  return ok_status();
+}
+
+// A store says what its activation is, whatever its source was called with.
+std::string activation_of(const formats::ModelFile& file, const LoaderOptions& options) {
+  std::string name = options.ffn_act;
+  if (name.empty()) file.get(formats::store_keys::kActivation, &name);
+  return name;
+}
+
 }  // namespace
 
+uint64_t ModelPlan::record_bytes() const {
+  uint64_t bytes = 0;
+  for (const RecordTable& table : tables) bytes += table.bytes();
+  return bytes;
+}
+
 Result<ModelPlan> plan_model(const formats::ModelFile& file, const LoaderOptions& options) {
-  STOKE_ASSIGN(ModelDescription description, read_description(file, options.ffn_act));
+  STOKE_ASSIGN(ModelDescription description, read_description(file, activation_of(file, options)));
   ModelPlan out{.family = description.family, .config = std::move(description.config)};
   TensorTable table(file, *out.family, options.quant);
   const formats::TensorEntry* embedding = table.find(Role::kEmbedding, {});
@@ -246,7 +320,8 @@ Result<ModelPlan> plan_model(const formats::ModelFile& file, const LoaderOptions
     return Status(Code::kCorrupt, fmt::format("{}: tensor {} is missing", file.path, table.name(Role::kEmbedding, {})));
   }
   out.config.vocab = embedding->rows();
-  Assembler assembler(table, *out.family, out.config);
+  if (formats::is_neuron_store(file)) STOKE_TRY(read_records(file, out.config.layers, &table, &out.tables));
+  Assembler assembler(table, *out.family, out.config, out.tables);
   STOKE_TRY(assembler.rope_tables());
   const Status valid = validate(out.config);
   if (!valid.ok()) return valid.with(file.path);

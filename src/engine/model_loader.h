@@ -10,6 +10,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "engine/weight_plan.h"
@@ -18,6 +19,7 @@
 #include "model/family.h"
 #include "model/weights.h"
 #include "tensor/dtype.h"
+#include "tensor/record_table.h"
 
 namespace stoke::engine {
 
@@ -31,6 +33,9 @@ struct ModelPlan {
   model::Config config;
   model::Weights weights;  // ids index plan.matrices
   WeightPlan plan;
+  std::vector<RecordTable> tables;  // of a neuron store: LayerWeights::sparse.table is an index; otherwise empty
+
+  uint64_t record_bytes() const;  // of all tables
 };
 
 Result<ModelPlan> plan_model(const formats::ModelFile& file, const LoaderOptions& options);

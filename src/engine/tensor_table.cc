@@ -126,6 +126,30 @@ Result<model::MatrixSlice> TensorTable::matrix(Role role, Place place, Dims dims
   return model::MatrixSlice{add(std::move(spec)), {0, dims.rows}};
 }
 
+Result<model::MatrixSlice> TensorTable::named(const std::string& name, int layer, Dims dims) {
+  const auto it = known_.find(name);
+  if (it == known_.end()) {
+    return Status(Code::kCorrupt, fmt::format("{}: tensor {} is missing", file_.path, name));
+  }
+  it->second.used = true;
+  const TensorEntry& tensor = *it->second.tensor;
+  STOKE_TRY(check_matrix(tensor, dims));
+  MatrixSpec spec{.name = name,
+                  .info = {.type = tensor.type,
+                           .rows = dims.rows,
+                           .cols = dims.cols,
+                           .row_bytes = row_bytes(tensor.type, dims.cols)},
+                  .stored = tensor.type,
+                  .layer = layer};
+  spec.pieces.push_back({.extent = tensor.extent, .rows = dims.rows, .source_rows = dims.rows});
+  return model::MatrixSlice{add(std::move(spec)), {0, dims.rows}};
+}
+
+void TensorTable::note_used(std::string_view name) {
+  const auto it = known_.find(name);
+  if (it != known_.end()) it->second.used = true;
+}
+
 Result<model::ExpertSlices> TensorTable::experts(Role role, Place place, int64_t count, Dims dims) {
   const bool one_each = name(role, {place.layer, 0}) != name(role, {place.layer, 1});
   const int64_t tensors = one_each ? count : 1;

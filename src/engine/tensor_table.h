@@ -54,6 +54,10 @@ class TensorTable {
     int64_t step = 1;
   };
   Result<model::ExpertSlices> picked_experts(const Picked& picked, Place place, int64_t count, Dims dims);
+  // A matrix of a neuron store, which has the same name whatever the family.
+  Result<model::MatrixSlice> named(const std::string& name, int layer, Dims dims);
+  // Read by other means, so that it counts as used.
+  void note_used(std::string_view name);
   // A float tensor of `count` elements as FP32; empty where it is absent and not required.
   Result<model::Vector> vector(model::Role role, Place place, int64_t count, bool required);
   // The reverse of what folders of some families do to norm weights is done here.

@@ -79,6 +79,9 @@ std::vector<int32_t> end_of_generation(const formats::ModelFile& file) {
 }
 
 Result<std::unique_ptr<text::Tokenizer>> folder_tokenizer(const formats::ModelFile& file) {
+  if (!file.tokenizer_json_text.empty()) {
+    return text::Tokenizer::from_json(file.tokenizer_json_text, file.tokenizer_config_json, end_of_generation(file));
+  }
   if (file.tokenizer_json.empty()) {
     return Status(Code::kNotFound, "no tokenizer.json in the folder: download it beside the weights");
   }

@@ -54,12 +54,8 @@ const char* foreign_type_name(uint32_t id) {
       return "IQ3_S";
     case 22:
       return "IQ2_S";
-    case 24:
-      return "I8";
     case 25:
       return "I16";
-    case 26:
-      return "I32";
     case 27:
       return "I64";
     case 28:
@@ -75,6 +71,13 @@ const char* foreign_type_name(uint32_t id) {
     default:
       return "unknown";
   }
+}
+
+const RawType* find_raw_type(uint32_t id) {
+  for (const RawType* raw : {&kRawI8, &kRawI32}) {
+    if (raw->ggml_id == id) return raw;
+  }
+  return nullptr;
 }
 
 Status check_version(const HeaderReader& reader, uint32_t version) {
@@ -104,13 +107,19 @@ Status read_tensor(HeaderReader& reader, int64_t alignment, TensorEntry* tensor)
   uint32_t id = 0;
   STOKE_TRY(reader.number(&id, "a tensor's type"));
   const DTypeInfo* type = find_ggml_type(id);
-  if (type == nullptr) {
+  const RawType* raw = find_raw_type(id);
+  if (type == nullptr && raw == nullptr) {
     return reader.failure(Code::kUnsupported, fmt::format("element type {} ({}) is not one stoke computes with: fetch "
                                                           "the model in another quantisation",
                                                           id, foreign_type_name(id)));
   }
-  tensor->type = type->type;
-  Status sized = tensor_bytes(type->type, tensor->shape, &tensor->extent.bytes);
+  if (raw != nullptr) {
+    tensor->raw_type = raw->name;
+  } else {
+    tensor->type = type->type;
+  }
+  Status sized = raw != nullptr ? raw_bytes(raw->elem_bytes, tensor->shape, &tensor->extent.bytes)
+                                : tensor_bytes(type->type, tensor->shape, &tensor->extent.bytes);
   if (!sized.ok()) return reader.failure(sized.code(), sized.message());
   STOKE_TRY(reader.number(&tensor->extent.offset, "a tensor's offset"));
   if (tensor->extent.offset % static_cast<uint64_t>(alignment) != 0) {

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <bit>
+#include <cfloat>
+#include <cmath>
 #include <utility>
 
 #include "base/check.h"
@@ -33,6 +35,18 @@ void put_array_head(std::string* out, std::string_view key, GgufType type, size_
   put_key(out, key, GgufType::kArray);
   put(out, type);
   put(out, uint64_t{count});
+}
+
+bool fits_i32(int64_t number) { return number >= INT32_MIN && number <= INT32_MAX; }
+// Not where it would overflow, which is undefined. A NaN is kept as a double.
+bool fits_f32(double real) {
+  return std::abs(real) <= static_cast<double>(FLT_MAX) && static_cast<double>(static_cast<float>(real)) == real;
+}
+
+int64_t product(std::span<const int64_t> shape) {
+  int64_t elems = 1;
+  for (const int64_t dim : shape) elems *= dim;
+  return elems;
 }
 
 }  // namespace
@@ -102,18 +116,74 @@ void GgufHeader::set_strings(std::string_view key, std::span<const std::string> 
   ++keys_;
 }
 
-void GgufHeader::add_tensor(std::string_view name, DType type, std::span<const int64_t> shape) {
-  CHECK(!shape.empty());
-  int64_t elems = 1;
-  for (int64_t dim : shape) elems *= dim;
-  CHECK(shape.back() % info(type).block_elems == 0);
+void GgufHeader::set_array(std::string_view key, const MetaArray& array) {
+  if (const auto* texts = std::get_if<std::vector<std::string>>(&array)) return set_strings(key, *texts);
+  if (const auto* numbers = std::get_if<std::vector<int64_t>>(&array)) {
+    const bool narrow = std::all_of(numbers->begin(), numbers->end(), [](int64_t n) { return fits_i32(n); });
+    put_array_head(&meta_, key, narrow ? GgufType::kI32 : GgufType::kI64, numbers->size());
+    for (const int64_t number : *numbers) {
+      if (narrow) {
+        put(&meta_, static_cast<int32_t>(number));
+      } else {
+        put(&meta_, number);
+      }
+    }
+  } else if (const auto* reals = std::get_if<std::vector<double>>(&array)) {
+    const bool narrow = std::all_of(reals->begin(), reals->end(), [](double r) { return fits_f32(r); });
+    put_array_head(&meta_, key, narrow ? GgufType::kF32 : GgufType::kF64, reals->size());
+    for (const double real : *reals) {
+      if (narrow) {
+        put(&meta_, static_cast<float>(real));
+      } else {
+        put(&meta_, real);
+      }
+    }
+  } else {
+    const auto& flags = std::get<std::vector<bool>>(array);
+    put_array_head(&meta_, key, GgufType::kBool, flags.size());
+    for (const bool flag : flags) put(&meta_, static_cast<uint8_t>(flag));
+  }
+  ++keys_;
+}
+
+void GgufHeader::set_value(std::string_view key, const MetaValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return set_string(key, *text);
+  if (const auto* flag = std::get_if<bool>(&value)) return set_bool(key, *flag);
+  if (const auto* array = std::get_if<MetaArray>(&value)) return set_array(key, *array);
+  if (const auto* real = std::get_if<double>(&value)) {
+    if (fits_f32(*real)) return set_f32(key, static_cast<float>(*real));
+    put_key(&meta_, key, GgufType::kF64);
+    put(&meta_, *real);
+    ++keys_;
+    return;
+  }
+  const int64_t number = std::get<int64_t>(value);
+  if (number >= 0 && number <= int64_t{UINT32_MAX}) return set_u32(key, static_cast<uint32_t>(number));
+  if (fits_i32(number)) return set_i32(key, static_cast<int32_t>(number));
+  put_key(&meta_, key, GgufType::kI64);
+  put(&meta_, number);
+  ++keys_;
+}
+
+void GgufHeader::add_entry(std::string_view name, uint32_t ggml_id, std::span<const int64_t> shape, uint64_t bytes) {
   put_string(&table_, name);
   put(&table_, static_cast<uint32_t>(shape.size()));
   for (size_t i = shape.size(); i-- > 0;) put(&table_, static_cast<uint64_t>(shape[i]));
-  put(&table_, info(type).ggml_id);
+  put(&table_, ggml_id);
   put(&table_, data_bytes_);
-  tensor_bytes_.push_back(row_bytes(type, elems));
-  data_bytes_ += aligned(tensor_bytes_.back());
+  tensor_bytes_.push_back(bytes);
+  data_bytes_ += aligned(bytes);
+}
+
+void GgufHeader::add_tensor(std::string_view name, DType type, std::span<const int64_t> shape) {
+  CHECK(!shape.empty());
+  CHECK(shape.back() % info(type).block_elems == 0);
+  add_entry(name, info(type).ggml_id, shape, row_bytes(type, product(shape)));
+}
+
+void GgufHeader::add_raw(std::string_view name, const RawType& type, std::span<const int64_t> shape) {
+  CHECK(!shape.empty());
+  add_entry(name, type.ggml_id, shape, static_cast<uint64_t>(product(shape)) * type.elem_bytes);
 }
 
 std::string GgufHeader::bytes() const {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "formats/model_file.h"
 #include "tensor/dtype.h"
 
 namespace stoke::formats {
@@ -34,9 +35,13 @@ class GgufHeader {
   void set_i32s(std::string_view key, std::span<const int32_t> values);
   void set_f32s(std::string_view key, std::span<const float> values);
   void set_strings(std::string_view key, std::span<const std::string> values);
+  // A value as a reader holds it, in the narrowest of the 32- and 64-bit types that keeps it.
+  void set_value(std::string_view key, const MetaValue& value);
 
   // `shape` is row-major, slowest first. Requires: its last dimension is whole blocks of `type`.
   void add_tensor(std::string_view name, DType type, std::span<const int64_t> shape);
+  // One of a raw type (model_file.h): bytes that are no elements.
+  void add_raw(std::string_view name, const RawType& type, std::span<const int64_t> shape);
 
   // Everything before the first tensor's bytes, padding included.
   std::string bytes() const;
@@ -48,6 +53,9 @@ class GgufHeader {
   uint64_t aligned(uint64_t bytes) const { return (bytes + alignment_ - 1) / alignment_ * alignment_; }
 
  private:
+  void add_entry(std::string_view name, uint32_t ggml_id, std::span<const int64_t> shape, uint64_t bytes);
+  void set_array(std::string_view key, const MetaArray& array);
+
   uint64_t alignment_;
   uint64_t keys_ = 0;
   std::string meta_;

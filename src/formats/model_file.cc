@@ -12,6 +12,7 @@
 
 #include "formats/byte_source.h"
 #include "formats/gguf.h"
+#include "formats/neuron_store.h"
 #include "formats/safetensors.h"
 
 namespace stoke::formats {
@@ -48,18 +49,20 @@ std::string guess_kind(std::string_view head) {
       shown(head.substr(0, 4)));
 }
 
+// GGUF, or a neuron store, which may stand for a folder.
+Result<ModelFile> open_container(const FileOpener& files, const std::string& path) {
+  STOKE_ASSIGN(ModelFile model, open_gguf(files, path));
+  if (is_neuron_store(model)) STOKE_TRY(restore_source_kind(&model));
+  return model;
+}
+
 Result<ModelFile> open_file(const std::string& path) {
   DiskFiles files;
   STOKE_ASSIGN(auto source, files.open(path));
   std::string head(std::min<uint64_t>(source->size(), 64), '\0');
   STOKE_TRY(source->read(0, std::as_writable_bytes(std::span(head))));
   source.reset();
-  if (path.ends_with(".stoke")) {
-    return Status(Code::kUnsupported, fmt::format("{}: neuron stores are not supported yet: name the GGUF file or the "
-                                                  "folder it was made from",
-                                                  path));
-  }
-  if (head.substr(0, 4) == "GGUF") return open_gguf(files, path);
+  if (head.substr(0, 4) == "GGUF") return open_container(files, path);
   return Status(Code::kInvalid, fmt::format("{}: {}", path, guess_kind(head)));
 }
 

@@ -33,12 +33,22 @@ struct TensorEntry {
   std::vector<int64_t> shape;
   Extent extent;
   // Empty when `type` says what the elements are. Otherwise the container's own name of a type that has no row in
-  // tensor/dtype.h but is needed raw ("U8": the blocks and scales of an MXFP4 pair); `type` means nothing then.
+  // tensor/dtype.h but is needed raw ("U8": the blocks and scales of an MXFP4 pair; "I8" and "I32": the records and
+  // checksums of a neuron store); `type` means nothing then.
   std::string raw_type;
 
   int64_t cols() const { return shape.empty() ? 1 : shape.back(); }
   int64_t rows() const;  // product of all dimensions but the last
 };
+
+// The raw types of GGUF files.
+struct RawType {
+  const char* name;
+  uint32_t ggml_id;
+  uint32_t elem_bytes;
+};
+inline constexpr RawType kRawI8 = {"I8", 24, 1};
+inline constexpr RawType kRawI32 = {"I32", 26, 4};
 
 // A metadata value. Arrays are homogeneous, as in GGUF. Integers of every width are held as 64 bit (an unsigned one
 // above INT64_MAX as double).
@@ -53,6 +63,7 @@ struct ModelFile {
   std::map<std::string, MetaValue, std::less<>> meta;  // GGUF keys; for folders see config_json
   std::string config_json;                             // Hugging Face config.json text; empty for GGUF
   std::string tokenizer_json;                          // path of tokenizer.json; empty for GGUF
+  std::string tokenizer_json_text;                     // its text, where there is no such file (neuron stores)
   std::string tokenizer_config_json;                   // its text; empty when absent
   std::string generation_config_json;                  // its text; empty when absent
   std::string chat_template;                           // chat_template.jinja's text; empty when absent

@@ -46,7 +46,7 @@ TEST_F(OpenModelFile, SaysWhatAFileIsInstead) {
   expect_says(write("torch.bin", "PK\x03\x04"), Code::kInvalid, "PyTorch");
   expect_says(write("config.json", "{}"), Code::kInvalid, "folder");
   expect_says(write("notes.txt", "hello"), Code::kInvalid, "'hell'");
-  expect_says(write("m.stoke", "STOKE"), Code::kUnsupported, "not supported yet");
+  expect_says(write("m.stoke", "STOKE"), Code::kInvalid, "'STOK'");
   std::string header("\x02\0\0\0\0\0\0\0{}", 10);
   expect_says(write("model.safetensors", header), Code::kInvalid, "folder that holds it");
   expect_says("/dev/null", Code::kInvalid, "not a regular file");

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <numbers>
 
 #include "base/check.h"
 #include "tensor/blocks.h"
@@ -208,6 +209,41 @@ void Random::fill(void* out, size_t bytes) {
     uint64_t word = next();
     std::memcpy(to, &word, bytes);
   }
+}
+
+// Box and Muller's; the second value is not kept, so that a draw depends on the generator's state alone.
+double normal_draw(Random& random) {
+  const double u = (static_cast<double>(random.next() >> 11) + 0.5) * 0x1p-53;
+  const double v = static_cast<double>(random.next() >> 11) * 0x1p-53;
+  return std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v);
+}
+
+bool takes_constant(DType type) {
+  // MXFP4 has scales that are powers of two only.
+  return is_float(type) || (info(type).block_elems == 32 && type != DType::kMXFP4);
+}
+
+void put_constant(DType type, float value, std::span<std::byte> out) {
+  CHECK(takes_constant(type) && out.size() == row_bytes(type, 32));
+  if (is_float(type)) {
+    const size_t bytes = info(type).block_bytes;
+    const uint16_t half = type == DType::kF16 ? float_to_half(value) : float_to_bfloat(value);
+    const void* from = type == DType::kF32 ? static_cast<const void*>(&value) : &half;
+    for (size_t at = 0; at < out.size(); at += bytes) std::memcpy(out.data() + at, from, bytes);
+    return;
+  }
+  // Codes of zero stand for the lowest level, or for the minimum alone where the type has one; Q8_0 has level 127.
+  std::memset(out.data(), 0, out.size());
+  const bool q8 = type == DType::kQ8_0;
+  if (q8) std::memset(out.data() + offsetof(BlockQ8_0, qs), 127, 32);
+  const float level = q8                       ? 127.0F
+                      : type == DType::kQ4_0   ? -8.0F
+                      : type == DType::kQ5_0   ? -16.0F
+                      : type == DType::kIQ4_NL ? static_cast<float>(kIQ4Values[0])
+                                               : 1.0F;
+  const uint16_t scale = float_to_half(value / level);
+  const size_t at = info(type).has_min ? offsetof(BlockQ4_1, m) : 0;
+  std::memcpy(out.data() + at, &scale, sizeof(scale));
 }
 
 BlockSource::BlockSource(DType type, double deviation, uint64_t seed) : type_(type), random_(seed) {

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "tensor/dtype.h"
@@ -25,6 +26,13 @@ class Random {
  private:
   std::array<uint64_t, 4> state_;
 };
+
+double normal_draw(Random& random);  // mean 0, deviation 1
+
+template <typename T>
+void shuffle(Random& random, std::vector<T>& values) {
+  for (size_t left = values.size(); left > 1; --left) std::swap(values[left - 1], values[random.next() % left]);
+}
 
 class BlockSource {
  public:
@@ -45,5 +53,10 @@ class BlockSource {
   uint64_t exponent_up_below_ = 0;  // MXFP4: a draw below this takes the next exponent
   std::vector<std::byte> levels_;   // float types: the values to draw from, as stored
 };
+
+// Whether 32 elements of a row are blocks of their own that can hold any value: what put_constant takes.
+bool takes_constant(DType type);
+// Writes 32 elements equal to `value`. Requires: takes_constant(type); `out` is row_bytes(type, 32) long.
+void put_constant(DType type, float value, std::span<std::byte> out);
 
 }  // namespace stoke::formats

@@ -110,7 +110,7 @@ TEST_F(Synth, Write_MakesEveryNamedShape) {
     EXPECT_TRUE(complete_shape(&shape).ok()) << name;
     // The same structure, small enough to write.
     shape.layers = 1;
-    shape.dim = 64;
+    shape.dim = 128;
     shape.ffn = 64;
     shape.vocab = 300;
     ModelFile model = make(shape, "q4_0");

@@ -1,0 +1,139 @@
+// stoke convert: a ReLU-family model into a neuron store (convert/convert.h).
+#include "convert/convert.h"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+
+#include "cli/flags.h"
+#include "cli/output.h"
+#include "cli/verbs.h"
+
+namespace stoke::cli {
+namespace {
+
+struct ConvertFlags {
+  std::string model;
+  std::string output;
+  std::string layout = "split";
+  std::string down;
+  std::string quant;
+  std::string ffn_act;
+  int threads = 2;
+  bool json = false;
+  bool quiet = false;
+};
+
+// A line on the terminal, at most ten times a second: what, how far, how fast, how long it will take.
+class ProgressLine {
+ public:
+  explicit ProgressLine(bool shows) : shows_(shows) {}
+  ~ProgressLine() {
+    if (shows_) fmt::print(stderr, "\r\x1b[K");
+  }
+  ProgressLine(const ProgressLine&) = delete;
+  ProgressLine& operator=(const ProgressLine&) = delete;
+
+  void show(const convert::ConvertProgress& at) {
+    if (!shows_) return;
+    const auto time = Clock::now();
+    if (at.verifying != verifying_ || begin_ == Clock::time_point()) {
+      verifying_ = at.verifying;
+      begin_ = time;
+      first_ = at.done;
+    }
+    if (time - shown_ < std::chrono::milliseconds(100)) return;
+    shown_ = time;
+    const double seconds = std::chrono::duration<double>(time - begin_).count();
+    const double rate = seconds > 0 ? static_cast<double>(at.done - first_) / seconds : 0;
+    const std::string left =
+        seconds < 1 || rate <= 0 ? "" : fmt::format(", {:.0f} s left", static_cast<double>(at.total - at.done) / rate);
+    fmt::print(stderr, "\r{} {} of {} ({} %), {}/s{}\x1b[K", at.verifying ? "verifying" : "writing",
+               size(static_cast<double>(at.done)), size(static_cast<double>(at.total)), at.done * 100 / at.total,
+               size(rate), left);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  static std::string size(double bytes) { return format_size(static_cast<int64_t>(bytes)); }
+
+  bool shows_;
+  bool verifying_ = false;
+  uint64_t first_ = 0;
+  Clock::time_point begin_;
+  Clock::time_point shown_;
+};
+
+void print_summary(const ConvertFlags& flags, const convert::ConvertSummary& summary) {
+  if (flags.json) {
+    print_json({{"output", flags.output},
+                {"bytes", summary.bytes},
+                {"resumed_bytes", summary.resumed},
+                {"layers", summary.layers},
+                {"neurons", summary.neurons},
+                {"record_bytes", summary.record_bytes},
+                {"layout", flags.layout},
+                {"up", summary.up},
+                {"down", summary.down}});
+  } else if (!flags.quiet) {
+    fmt::print("{}: {}, {} layers, {} neurons in records of {} bytes ({} layout, Up {}, Down {}), verified\n",
+               flags.output, format_size(static_cast<int64_t>(summary.bytes)), summary.layers, summary.neurons,
+               summary.record_bytes, flags.layout, summary.up, summary.down);
+  }
+}
+
+int run_convert(const ConvertFlags& flags) {
+  auto path = resolve_model(flags.model);
+  if (!path.ok()) return fail(path.status());
+  if (!flags.output.ends_with(".stoke")) return fail_usage("-o: a name that ends with .stoke is wanted");
+  const Interrupt interrupt;
+  convert::ConvertOptions options{.model = *path,
+                                  .output = flags.output,
+                                  .layout = flags.layout == "bundle" ? RecordLayout::kBundle : RecordLayout::kSplit,
+                                  .down = flags.down,
+                                  .quant = flags.quant,
+                                  .ffn_act = flags.ffn_act,
+                                  .threads = flags.threads};
+  Result<convert::ConvertSummary> summary = [&] {
+    ProgressLine line(!flags.quiet && is_terminal(2));
+    options.progress = [&](const convert::ConvertProgress& at) {
+      line.show(at);
+      return !interrupt.raised();
+    };
+    return convert::convert(options);
+  }();
+  if (!summary.ok()) {
+    const int status = fail(summary.status());
+    return summary.status().code() == Code::kCancelled ? kExitInterrupted : status;
+  }
+  print_summary(flags, *summary);
+  return 0;
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app, Context& context) {
+  CLI::App* verb = app.add_subcommand("convert", "make a neuron store (.stoke) of a ReLU-family model");
+  auto& flags = context.make<ConvertFlags>();
+  verb->add_option("MODEL", flags.model, "GGUF file, folder, or a name that pull fetched")->required();
+  verb->add_option("-o,--output", flags.output, "store to write, NAME.stoke")->required()->type_name("OUT");
+  verb->add_option("--layout", flags.layout, "split: gates apart; bundle: gate, up and down in one record")
+      ->check(CLI::IsMember({"split", "bundle"}))
+      ->capture_default_str();
+  verb->add_option(
+          "--down", flags.down,
+          "type of Down's columns; codes: lossless, with scales apart (default: q4_0 or q8_0, by the source's)")
+      ->type_name("TYPE");
+  verb->add_option("--quant", flags.quant, "type that float matrices become")->type_name("TYPE");
+  verb->add_option("--ffn-act", flags.ffn_act, "activation, where the file's word is wrong: relu or drelu")
+      ->type_name("NAME");
+  verb->add_option("-t,--threads", flags.threads, "threads that encode")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb->add_flag("--json", flags.json, "print the result as JSON");
+  verb->add_flag("-q,--quiet", flags.quiet, "print nothing but failures");
+  verb->callback([&flags, &context] { context.run([&flags] { return run_convert(flags); }); });
+}
+
+}  // namespace stoke::cli

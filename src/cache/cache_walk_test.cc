@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "cache/unit_cache.h"
@@ -19,12 +20,16 @@ constexpr size_t kSlotBytes = 8;
 
 class Walk {
  public:
-  Walk(PolicyKind policy, uint32_t seed)
+  Walk(PolicyKind policy, int64_t recent, uint32_t seed)
       : policy_(policy),
         random_(seed),
         arena_(kSlots * kSlotBytes),
-        cache_({.units = kUnits, .slots = kSlots, .slot_bytes = kSlotBytes, .arena = arena_.data(), .policy = policy}) {
-  }
+        cache_({.units = kUnits,
+                .slots = kSlots,
+                .slot_bytes = kSlotBytes,
+                .arena = arena_.data(),
+                .policy = policy,
+                .recent = recent}) {}
 
   void step() {
     const int what = below(100);
@@ -183,12 +188,12 @@ class Walk {
   uint64_t evictions_ = 0;
 };
 
-class CacheWalk : public testing::TestWithParam<PolicyKind> {};
+class CacheWalk : public testing::TestWithParam<std::pair<PolicyKind, int64_t>> {};
 
 TEST_P(CacheWalk, AgreesWithANaiveModel) {
   for (uint32_t seed = 1; seed <= 4; ++seed) {
     SCOPED_TRACE(testing::Message() << "seed " << seed);
-    Walk walk(GetParam(), seed);
+    Walk walk(GetParam().first, GetParam().second, seed);
     for (int i = 0; i < 250'000; ++i) {
       walk.step();
       if (i % 997 == 0) walk.verify();
@@ -198,8 +203,11 @@ TEST_P(CacheWalk, AgreesWithANaiveModel) {
   }
 }
 
+constexpr int64_t kRecent = 20;
 INSTANTIATE_TEST_SUITE_P(Kinds, CacheWalk,
-                         testing::Values(PolicyKind::kNone, PolicyKind::kLru, PolicyKind::kS3Fifo, PolicyKind::kLfu));
+                         testing::Values(std::pair(PolicyKind::kNone, 0), std::pair(PolicyKind::kLru, 0),
+                                         std::pair(PolicyKind::kS3Fifo, 0), std::pair(PolicyKind::kLfu, 0),
+                                         std::pair(PolicyKind::kLfu, kRecent)));
 
 }  // namespace
 }  // namespace stoke::cache

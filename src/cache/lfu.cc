@@ -4,10 +4,55 @@
 
 namespace stoke::cache {
 
-LfuPolicy::LfuPolicy(int64_t units, int64_t slots) : counts_(units), lists_(slots, kBuckets) {}
+LfuPolicy::LfuPolicy(const CacheOptions& options)
+    : counts_(options.units),
+      lists_(options.slots, kBuckets + 1),
+      recent_unit_(options.recent > 0 ? options.slots : 0, -1),
+      recent_wanted_(options.recent) {
+  resize(options.slots);
+}
 
-size_t LfuPolicy::bytes(int64_t units, int64_t slots) {
-  return units * sizeof(uint16_t) + SlotLists::bytes(slots, kBuckets);
+size_t LfuPolicy::bytes(const CacheOptions& options) {
+  return options.units * sizeof(uint16_t) + SlotLists::bytes(options.slots, kBuckets + 1) +
+         (options.recent > 0 ? options.slots * sizeof(int32_t) : 0);
+}
+
+void LfuPolicy::resize(int64_t slots) {
+  recent_most_ = std::min(recent_wanted_, slots / 2);
+  trim_recent();
+}
+
+void LfuPolicy::link(int32_t unit, int32_t slot) {
+  const int b = bucket(counts_[unit]);
+  lists_.push_back(b, slot);
+  filled_[b / 64] |= uint64_t{1} << (b % 64);
+}
+
+void LfuPolicy::unlink(int32_t slot) {
+  const int emptied = lists_.unlink(slot);
+  if (recent_wanted_ > 0 && recent_unit_[slot] >= 0) {
+    recent_unit_[slot] = -1;
+    --recent_size_;
+  } else if (emptied >= 0) {
+    filled_[emptied / 64] &= ~(uint64_t{1} << (emptied % 64));
+  }
+}
+
+void LfuPolicy::resume(int32_t unit, int32_t slot) {
+  if (recent_most_ == 0) return link(unit, slot);
+  lists_.push_back(kRecent, slot);
+  recent_unit_[slot] = unit;
+  ++recent_size_;
+  trim_recent();
+}
+
+void LfuPolicy::trim_recent() {
+  while (recent_size_ > recent_most_) {
+    const int32_t oldest = lists_.front(kRecent);
+    const int32_t unit = recent_unit_[oldest];
+    unlink(oldest);
+    link(unit, oldest);
+  }
 }
 
 void LfuPolicy::touch(int32_t unit, int32_t, int64_t uses) {
@@ -24,9 +69,9 @@ int LfuPolicy::lowest() const {
 
 int32_t LfuPolicy::evict(int32_t unit, bool must) {
   const int b = lowest();
-  if (b < 0 || (!must && bucket(counts_[unit]) <= b)) return -1;
-  const int32_t victim = lists_.front(b);
-  unlink(victim);
+  if (b >= 0 && !must && recent_most_ == 0 && bucket(counts_[unit]) <= b) return -1;
+  const int32_t victim = lists_.front(b >= 0 ? b : kRecent);
+  if (victim >= 0) unlink(victim);
   return victim;
 }
 
@@ -56,6 +101,12 @@ Status LfuPolicy::check(std::span<const SlotRecord> slots) const {
       if (bucket(counts_[slots[slot].unit]) != b) return Status(Code::kCorrupt, "lfu: a slot in a wrong bucket");
     }
   }
+  int64_t queued = 0;
+  for (int32_t slot = lists_.front(kRecent); slot >= 0; slot = lists_.next(slot), --expected, ++queued) {
+    if (recent_unit_[slot] != slots[slot].unit) return Status(Code::kCorrupt, "lfu: the queue has a unit wrong");
+  }
+  if (queued != recent_size_ || queued > recent_most_)
+    return Status(Code::kCorrupt, "lfu: a wrong length of the queue");
   return expected == 0 ? ok_status() : Status(Code::kCorrupt, "lfu: the lists have lost slots");
 }
 

@@ -61,7 +61,7 @@ std::unique_ptr<Policy> make_policy(const CacheOptions& options) {
     case PolicyKind::kS3Fifo:
       return std::make_unique<S3FifoPolicy>(options.units, options.slots);
     case PolicyKind::kLfu:
-      return std::make_unique<LfuPolicy>(options.units, options.slots);
+      return std::make_unique<LfuPolicy>(options);
   }
   return nullptr;
 }
@@ -75,7 +75,7 @@ size_t policy_bytes(const CacheOptions& options) {
     case PolicyKind::kS3Fifo:
       return S3FifoPolicy::bytes(options.units, options.slots);
     case PolicyKind::kLfu:
-      return LfuPolicy::bytes(options.units, options.slots);
+      return LfuPolicy::bytes(options);
   }
   return 0;
 }

@@ -55,7 +55,8 @@ struct UnitCache::Impl {
 
 UnitCache::UnitCache(const CacheOptions& options) {
   constexpr int64_t kMost = std::numeric_limits<int32_t>::max() - 1024;  // slot lists have heads behind the slots
-  CHECK(options.units >= 0 && options.units <= kMost && options.slots >= 0 && options.slots <= kMost);
+  CHECK(options.units >= 0 && options.units <= kMost && options.slots >= 0 && options.slots <= kMost &&
+        options.recent >= 0);
   impl_ = std::make_unique<Impl>(options);
 }
 

@@ -43,6 +43,10 @@ struct CacheOptions {
   size_t slot_bytes = 0;
   std::byte* arena = nullptr;  // slots * slot_bytes
   PolicyKind policy = PolicyKind::kLru;
+  // kLfu: this many units used last stay, however rarely they were used before, and every unit is admitted. Pays where
+  // choices repeat from token to token: about one token's uses for experts, 0 for neurons (docs/cache.md). At most
+  // half of the slots.
+  int64_t recent = 0;
 };
 
 struct CacheCounts {
@@ -61,9 +65,10 @@ class UnitCache {
   // Bytes of bookkeeping for these options, which count against the budget, too.
   static size_t bookkeeping_bytes(const CacheOptions& options);
 
-  // Counts a use. Ready: a lease on its slot (release it once). Otherwise no slot; state() says whether it is loading.
+  // Counts a use, cached or not. Ready: a lease on its slot (release it once). Otherwise no slot; state() says whether
+  // it is loading.
   SlotId find(UnitId unit);
-  // The same n times over, for a batch that uses the unit n times (one lease).
+  // The same n times over, for a batch that uses the unit n times (one lease). 0 leases without counting.
   SlotId find(UnitId unit, int64_t uses);
   State state(UnitId unit) const;
   // Takes a slot for a unit that has none: a free one, or the policy's victim. No slot where all are leased, loading or
@@ -73,7 +78,7 @@ class UnitCache {
   void commit(SlotId slot, bool lease);
   void abandon(SlotId slot);
   void release(SlotId slot);
-  // ready and not leased -> free at once.
+  // ready and not leased -> free at once, pinned or not.
   void drop(UnitId unit);
   void pin(UnitId unit, bool pinned);  // ready or loading units
 
@@ -82,8 +87,8 @@ class UnitCache {
   int leases(SlotId slot) const;
   int64_t slots() const;       // in use by this cache now
   int64_t free_slots() const;  // of these
-  // Gives up slots from the end of the arena (their units are evicted) or takes them back. Shrinking stops at the first
-  // slot that is leased or loading; returns the number of slots afterwards.
+  // Gives up slots from the end of the arena (their units are evicted) or takes them back, at most CacheOptions::slots.
+  // Shrinking stops at the first slot that is leased, loading or pinned; returns the number of slots afterwards.
   int64_t resize(int64_t slots);
   const CacheCounts& counts() const;
   void reset_counts();

@@ -236,6 +236,22 @@ TEST(Lfu, AgeingLetsNewFavouritesIn) {
   ASSERT_TRUE(cache.check().ok()) << cache.check().message();
 }
 
+TEST(Lfu, RecentUnitsStayForTheNextToken) {
+  Arena arena(PolicyKind::kLfu, 100, 8);
+  arena.options.recent = 2;
+  UnitCache cache(arena.options);
+  for (int i = 0; i < 50; ++i) use(cache, i % 8);
+  for (const int32_t unit : {20, 21}) EXPECT_FALSE(use(cache, unit));
+  for (const int32_t unit : {20, 21}) EXPECT_TRUE(use(cache, unit));
+  for (const int32_t unit : {30, 31}) EXPECT_FALSE(use(cache, unit));
+  EXPECT_FALSE(use(cache, 22));
+  EXPECT_FALSE(ready(cache, 20));  // the favourites stayed
+  int kept = 0;
+  for (int32_t unit = 0; unit < 8; ++unit) kept += ready(cache, unit) ? 1 : 0;
+  EXPECT_GE(kept, 5);
+  EXPECT_TRUE(cache.check().ok()) << cache.check().message();
+}
+
 TEST(S3Fifo, OneTimersPassThroughTheSmallQueue) {
   Arena arena(PolicyKind::kS3Fifo, 1000, 20);
   UnitCache cache(arena.options);

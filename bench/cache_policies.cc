@@ -1,0 +1,191 @@
+// Hit rates of the cache's policies on traces, beside two that know the future: the best static set (the units that
+// the whole trace uses most, there from the start) and Belady's bound (which may also refuse to admit).
+// lfu_recent keeps one token's uses (CacheOptions::recent). Caches start empty; a step's units
+// stay leased until the step ends, as a layer's do in a pipeline. usage: bench_cache_policies [--trace FILE] [--layers
+// N] [--neurons N] [--tokens N] [--seed N]; prints one JSON object.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <ctime>
+#include <queue>
+#include <string_view>
+
+#include "cache/unit_cache.h"
+#include "cache_traces.h"
+
+namespace stoke::bench {
+namespace {
+
+struct Rates {
+  double all = 0;   // of all look-ups
+  double late = 0;  // of those in the second half of the tokens
+  double ns = 0;    // of CPU time for a look-up with its reserve, commit and release
+};
+
+// Counts hits by half of the trace.
+class Tally {
+ public:
+  explicit Tally(const Trace& trace) : half_(static_cast<int64_t>(trace.steps.size() / 2)), trace_(trace) {}
+  void add(int64_t step, bool hit) {
+    hits_ += hit ? 1 : 0;
+    late_ += hit && step >= half_ ? 1 : 0;
+  }
+  Rates rates() const {
+    const auto all = static_cast<double>(trace_.uses.size());
+    const double late = all - static_cast<double>(half_ > 0 ? trace_.steps[half_ - 1] : 0);
+    return {.all = static_cast<double>(hits_) / all, .late = static_cast<double>(late_) / late};
+  }
+
+ private:
+  int64_t half_;
+  const Trace& trace_;
+  int64_t hits_ = 0;
+  int64_t late_ = 0;
+};
+
+Rates replay(const Trace& trace, cache::PolicyKind policy, int64_t slots, int64_t recent = 0) {
+  cache::UnitCache cache({.units = trace.units, .slots = slots, .policy = policy, .recent = recent});
+  Tally tally(trace);
+  std::vector<cache::SlotId> leased;
+  std::vector<cache::SlotId> loading;
+  int64_t at = 0;
+  const std::clock_t start = std::clock();
+  for (size_t step = 0; step < trace.steps.size(); ++step) {
+    leased.clear();
+    loading.clear();
+    for (; at < trace.steps[step]; ++at) {
+      const cache::UnitId unit{trace.uses[at]};
+      const cache::SlotId slot = cache.find(unit);
+      tally.add(static_cast<int64_t>(step), slot.valid());
+      if (slot.valid()) {
+        leased.push_back(slot);
+      } else if (const cache::SlotId taken = cache.reserve(unit, false); taken.valid()) {
+        loading.push_back(taken);
+      }
+    }
+    for (const cache::SlotId slot : loading) {
+      cache.commit(slot, true);
+      leased.push_back(slot);
+    }
+    for (const cache::SlotId slot : leased) cache.release(slot);
+  }
+  const double took_ns = static_cast<double>(std::clock() - start) * 1e9 / CLOCKS_PER_SEC;
+  Rates rates = tally.rates();
+  rates.ns = took_ns / static_cast<double>(trace.uses.size());
+  return rates;
+}
+
+Rates static_set(const Trace& trace, int64_t slots) {
+  std::vector<int32_t> counts(trace.units);
+  for (const int32_t unit : trace.uses) ++counts[unit];
+  std::vector<int32_t> order(trace.units);
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+  std::nth_element(order.begin(), order.begin() + std::min<int64_t>(slots, trace.units - 1), order.end(),
+                   [&](int32_t a, int32_t b) { return counts[a] > counts[b]; });
+  std::vector<bool> inside(trace.units);
+  for (int64_t i = 0; i < slots; ++i) inside[order[i]] = true;
+  Tally tally(trace);
+  int64_t at = 0;
+  for (size_t step = 0; step < trace.steps.size(); ++step) {
+    for (; at < trace.steps[step]; ++at) tally.add(static_cast<int64_t>(step), inside[trace.uses[at]]);
+  }
+  return tally.rates();
+}
+
+// Keeps what is used again soonest. The heap holds (next use, unit) of every use in the past; a cached unit's newest
+// entry alone lies in the future, so stale ones never come first.
+Rates belady(const Trace& trace, int64_t slots) {
+  const auto total = static_cast<int32_t>(trace.uses.size());
+  std::vector<int32_t> next(total);
+  std::vector<int32_t> seen(trace.units, total);
+  for (int32_t i = total - 1; i >= 0; --i) {
+    next[i] = seen[trace.uses[i]];
+    seen[trace.uses[i]] = i;
+  }
+  std::priority_queue<std::pair<int32_t, int32_t>> farthest;
+  std::vector<bool> inside(trace.units);
+  int64_t used = 0;
+  Tally tally(trace);
+  int32_t at = 0;
+  for (size_t step = 0; step < trace.steps.size(); ++step) {
+    for (; at < trace.steps[step]; ++at) {
+      const int32_t unit = trace.uses[at];
+      tally.add(static_cast<int64_t>(step), inside[unit]);
+      used += inside[unit] ? 0 : 1;
+      inside[unit] = true;
+      farthest.emplace(next[at], unit);
+      if (used <= slots) continue;
+      while (!inside[farthest.top().second]) farthest.pop();
+      inside[farthest.top().second] = false;
+      farthest.pop();
+      --used;
+    }
+  }
+  return tally.rates();
+}
+
+std::string json(std::string_view name, const Rates& rates, const Rates& best) {
+  std::string text = fmt::format("\"{}\": {{\"hit\": {:.4f}, \"hit_late\": {:.4f}, \"of_static\": {:.3f}", name,
+                                 rates.all, rates.late, rates.all / best.all);
+  if (rates.ns > 0) text += fmt::format(", \"ns\": {:.0f}", rates.ns);
+  return text + "}";
+}
+
+void report(const Trace& trace, bool first) {
+  for (const double share : {0.25, 0.50, 0.75}) {
+    const auto slots = std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(trace.units)));
+    const Rates best = static_set(trace, slots);
+    fmt::print("{}\n  {{\"trace\": \"{}\", \"tokens\": {}, \"units\": {}, \"lookups\": {}, \"capacity\": {},\n   ",
+               first && share == 0.25 ? "" : ",", trace.name, trace.tokens, trace.units, trace.uses.size(), share);
+    fmt::print("{},\n   ", json("lru", replay(trace, cache::PolicyKind::kLru, slots), best));
+    fmt::print("{},\n   ", json("s3_fifo", replay(trace, cache::PolicyKind::kS3Fifo, slots), best));
+    fmt::print("{},\n   ", json("lfu", replay(trace, cache::PolicyKind::kLfu, slots), best));
+    const auto token = static_cast<int64_t>(trace.uses.size()) / std::max(trace.tokens, 1);
+    fmt::print("{},\n   ", json("lfu_recent", replay(trace, cache::PolicyKind::kLfu, slots, token), best));
+    fmt::print("{},\n   {}}}", json("static", best, best), json("belady", belady(trace, slots), best));
+    std::fflush(stdout);
+  }
+}
+
+int run(int argc, char** argv) {
+  int layers = 32;
+  int64_t per_layer = 2048;
+  int tokens = 512;
+  uint64_t seed = 1;
+  std::string path;
+  for (int i = 1; i < argc; i += 2) {
+    const std::string_view flag = argv[i];
+    const char* value = i + 1 < argc ? argv[i + 1] : "";
+    if (flag == "--trace")
+      path = value;
+    else if (flag == "--layers")
+      layers = std::atoi(value);
+    else if (flag == "--neurons")
+      per_layer = std::atoll(value);
+    else if (flag == "--tokens")
+      tokens = std::atoi(value);
+    else if (flag == "--seed")
+      seed = std::strtoull(value, nullptr, 10);
+    else {
+      fmt::print(stderr, "bench_cache_policies: unknown flag {}\n", flag);
+      return 1;
+    }
+  }
+  fmt::print("{{\"cache_policies\": [");
+  if (!path.empty()) {
+    report(from_file(path), true);
+  } else {
+    report(neurons(published(), layers, per_layer, tokens, seed), true);
+    report(neurons(measured(), layers, per_layer, tokens, seed), false);
+    report(neurons(uniform(), layers, per_layer, tokens, seed), false);
+    for (const double stay : {0.0, 0.3, 0.6}) report(experts({.stay = stay}, tokens, seed), false);
+  }
+  fmt::print("\n]}}\n");
+  return 0;
+}
+
+}  // namespace
+}  // namespace stoke::bench
+
+int main(int argc, char** argv) { return stoke::bench::run(argc, argv); }

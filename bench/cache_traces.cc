@@ -1,0 +1,211 @@
+#include "cache_traces.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <numeric>
+#include <random>
+#include <sstream>
+
+namespace stoke::bench {
+namespace {
+
+// Quantiles of the standard normal, by 1000 steps: neurons' probabilities without noise in the fit.
+std::vector<double> normal_quantiles() {
+  std::vector<double> z;
+  for (int i = 0; i < 1000; ++i) {
+    const double p = (i + 0.5) / 1000;
+    double low = -8;
+    double high = 8;
+    for (int step = 0; step < 60; ++step) {
+      const double middle = (low + high) / 2;
+      (0.5 * std::erfc(-middle / std::sqrt(2.0)) < p ? low : high) = middle;
+    }
+    z.push_back(low);
+  }
+  return z;
+}
+
+double sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+std::vector<double> probabilities(const std::vector<double>& z, double mean, double spread) {
+  std::vector<double> p;
+  for (const double at : z) p.push_back(sigmoid(mean + spread * at));
+  return p;
+}
+
+double average(const std::vector<double>& p) { return std::accumulate(p.begin(), p.end(), 0.0) / p.size(); }
+
+// The mean of the logits that gives this density.
+double fit_mean(const std::vector<double>& z, double density, double spread) {
+  double low = -40;
+  double high = 40;
+  for (int step = 0; step < 50; ++step) {
+    const double middle = (low + high) / 2;
+    (average(probabilities(z, middle, spread)) < density ? low : high) = middle;
+  }
+  return low;
+}
+
+// The spread of the logits at which `top` of the neurons take `top_share` of the firings.
+double fit_spread(const std::vector<double>& z, const NeuronShape& shape) {
+  if (shape.top_share <= shape.top) return 0;
+  double low = 0;
+  double high = 20;
+  for (int step = 0; step < 30; ++step) {
+    const double middle = (low + high) / 2;
+    const std::vector<double> p = probabilities(z, fit_mean(z, shape.density, middle), middle);
+    const double taken = std::accumulate(p.end() - std::lround(shape.top * p.size()), p.end(), 0.0) / p.size();
+    (taken < shape.top_share * shape.density ? low : high) = middle;
+  }
+  return low;
+}
+
+struct Neuron {
+  double chance = 0;
+  bool fired = false;
+};
+
+std::vector<Neuron> draw_neurons(const NeuronShape& shape, int layers, int64_t per_layer, std::mt19937_64& random) {
+  const std::vector<double> z = normal_quantiles();
+  const double spread = fit_spread(z, shape);
+  std::normal_distribution<double> normal;
+  std::vector<Neuron> all;
+  for (int layer = 0; layer < layers; ++layer) {
+    // Two straight lines that meet at the mean in the middle.
+    const double at = layers > 1 ? 2.0 * layer / (layers - 1) - 1 : 0;
+    const double end = at < 0 ? shape.density_least : shape.density_most;
+    const double mean = fit_mean(z, shape.density + (end - shape.density) * std::abs(at), spread);
+    for (int64_t i = 0; i < per_layer; ++i) all.push_back({.chance = sigmoid(mean + spread * normal(random))});
+  }
+  return all;
+}
+
+// How often a neuron repeats itself: independent tokens give E[p^2] / E[p] already.
+double repeat_chance(const std::vector<Neuron>& all, double fired_before) {
+  double sum = 0;
+  double squares = 0;
+  for (const Neuron& neuron : all) {
+    sum += neuron.chance;
+    squares += neuron.chance * neuron.chance;
+  }
+  const double by_chance = squares / sum;
+  return std::max(0.0, (fired_before - by_chance) / (1 - by_chance));
+}
+
+[[noreturn]] void fail(const std::string& message) {
+  fmt::print(stderr, "bench_cache_policies: {}\n", message);
+  std::exit(1);
+}
+
+// One line of a trace file; false where it is empty.
+bool parse_line(const std::string& line, int64_t& layer, std::vector<int64_t>& units) {
+  std::istringstream words(line);
+  units.clear();
+  if (!(words >> layer)) return false;
+  for (int64_t unit = 0; words >> unit;) units.push_back(unit);
+  if (!words.eof() || layer < 0 || std::any_of(units.begin(), units.end(), [](int64_t u) { return u < 0; })) {
+    fail(fmt::format("not a line of a trace: {}", line));
+  }
+  return true;
+}
+
+}  // namespace
+
+NeuronShape published() { return {.name = "published"}; }
+NeuronShape measured() {
+  return {.name = "measured",
+          .density = 0.18,
+          .density_least = 0.03,
+          .density_most = 0.31,
+          .top = 0.25,
+          .top_share = 0.56,
+          .fired_before = 0.45};
+}
+NeuronShape uniform() { return {.name = "uniform", .top_share = 0}; }
+
+Trace neurons(const NeuronShape& shape, int layers, int64_t per_layer, int tokens, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<Neuron> all = draw_neurons(shape, layers, per_layer, random);
+  const double repeat = repeat_chance(all, shape.fired_before);
+  std::uniform_real_distribution<float> chance;
+  Trace trace{.name = "neurons-" + shape.name, .units = layers * per_layer, .tokens = tokens};
+  for (int token = 0; token < tokens; ++token) {
+    for (int64_t unit = 0; unit < trace.units; ++unit) {
+      Neuron& neuron = all[unit];
+      if (token == 0 || repeat == 0 || chance(random) >= repeat) neuron.fired = chance(random) < neuron.chance;
+      if (neuron.fired) trace.use(unit);
+      if ((unit + 1) % per_layer == 0) trace.end_step();
+    }
+  }
+  return trace;
+}
+
+Trace experts(const ExpertShape& shape, int tokens, uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::uniform_real_distribution<double> chance;
+  Trace trace{
+      .name = fmt::format("experts-stay-{}", shape.stay), .units = shape.layers * shape.experts, .tokens = tokens};
+  std::vector<std::discrete_distribution<int>> popularity;
+  for (int layer = 0; layer < shape.layers; ++layer) {
+    std::vector<double> weights;
+    for (int rank = 1; rank <= shape.experts; ++rank) weights.push_back(std::pow(rank, -shape.zipf));
+    std::shuffle(weights.begin(), weights.end(), random);
+    popularity.emplace_back(weights.begin(), weights.end());
+  }
+  std::vector<std::vector<int>> before(shape.layers);
+  for (int token = 0; token < tokens; ++token) {
+    for (int layer = 0; layer < shape.layers; ++layer) {
+      std::vector<int> now;
+      for (const int expert : before[layer]) {
+        if (chance(random) < shape.stay) now.push_back(expert);
+      }
+      while (static_cast<int>(now.size()) < shape.used) {
+        const int expert = popularity[layer](random);
+        if (std::find(now.begin(), now.end(), expert) == now.end()) now.push_back(expert);
+      }
+      std::sort(now.begin(), now.end());
+      for (const int expert : now) trace.use(static_cast<int64_t>(layer) * shape.experts + expert);
+      trace.end_step();
+      before[layer] = now;
+    }
+  }
+  return trace;
+}
+
+Trace from_file(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) fail("cannot open " + path);
+  struct Step {
+    int64_t layer = 0;
+    std::vector<int64_t> units;
+  };
+  std::vector<Step> steps;
+  int64_t layers = 0;
+  int64_t per_layer = 0;
+  Trace trace{.name = path.substr(path.find_last_of('/') + 1)};
+  bool inside = false;
+  for (std::string line; std::getline(file, line);) {
+    Step step;
+    if (!parse_line(line, step.layer, step.units)) {
+      inside = false;
+      continue;
+    }
+    trace.tokens += inside ? 0 : 1;
+    inside = true;
+    layers = std::max(layers, step.layer + 1);
+    for (const int64_t unit : step.units) per_layer = std::max(per_layer, unit + 1);
+    steps.push_back(std::move(step));
+  }
+  trace.units = layers * per_layer;
+  for (const Step& step : steps) {
+    for (const int64_t unit : step.units) trace.use(step.layer * per_layer + unit);
+    trace.end_step();
+  }
+  return trace;
+}
+
+}  // namespace stoke::bench

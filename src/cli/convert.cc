@@ -5,9 +5,11 @@
 
 #include <chrono>
 #include <cstdio>
+#include <optional>
 
 #include "cli/flags.h"
 #include "cli/output.h"
+#include "cli/perplexity.h"
 #include "cli/verbs.h"
 
 namespace stoke::cli {
@@ -20,6 +22,7 @@ struct ConvertFlags {
   std::string down;
   std::string quant;
   std::string ffn_act;
+  std::string ppl;  // a file of text
   int threads = 2;
   bool json = false;
   bool quiet = false;
@@ -65,9 +68,37 @@ class ProgressLine {
   Clock::time_point shown_;
 };
 
-void print_summary(const ConvertFlags& flags, const convert::ConvertSummary& summary) {
+// Perplexity of source and store over a text.
+struct Loss {
+  double source = 0;
+  double store = 0;
+};
+
+Result<double> perplexity_of(const ConvertFlags& flags, const std::string& path, const std::string& text,
+                             const Interrupt& interrupt) {
+  ModelOptions how;
+  how.context = kPplWindow;
+  how.ffn_act = flags.ffn_act;
+  auto model = Model::open(path, how);
+  if (!model.ok()) return model.status();
+  const bool progress = is_terminal(2) && !flags.quiet;
+  const auto score = score_text(**model, text, {.progress = progress}, interrupt);
+  if (!score.ok()) return score.status();
+  return score->perplexity();
+}
+
+Result<Loss> measure_loss(const ConvertFlags& flags, const std::string& source, const std::string& text,
+                          const Interrupt& interrupt) {
+  const auto before = perplexity_of(flags, source, text, interrupt);
+  if (!before.ok()) return before.status();
+  const auto after = perplexity_of(flags, flags.output, text, interrupt);
+  if (!after.ok()) return after.status();
+  return Loss{*before, *after};
+}
+
+void print_summary(const ConvertFlags& flags, const convert::ConvertSummary& summary, const std::optional<Loss>& loss) {
   if (flags.json) {
-    print_json({{"output", flags.output},
+    Json json = {{"output", flags.output},
                 {"bytes", summary.bytes},
                 {"resumed_bytes", summary.resumed},
                 {"layers", summary.layers},
@@ -75,39 +106,62 @@ void print_summary(const ConvertFlags& flags, const convert::ConvertSummary& sum
                 {"record_bytes", summary.record_bytes},
                 {"layout", flags.layout},
                 {"up", summary.up},
-                {"down", summary.down}});
+                {"down", summary.down}};
+    if (loss) json["perplexity"] = {{"source", loss->source}, {"store", loss->store}};
+    print_json(json);
   } else if (!flags.quiet) {
     fmt::print("{}: {}, {} layers, {} neurons in records of {} bytes ({} layout, Up {}, Down {}), verified\n",
                flags.output, format_size(static_cast<int64_t>(summary.bytes)), summary.layers, summary.neurons,
                summary.record_bytes, flags.layout, summary.up, summary.down);
+    if (loss) {
+      fmt::print("perplexity over {}: {:.4f} of the source, {:.4f} of the store ({:+.2f} %)\n", flags.ppl, loss->source,
+                 loss->store, 100 * (loss->store / loss->source - 1));
+    }
   }
+}
+
+Result<convert::ConvertSummary> convert_showing(const ConvertFlags& flags, const std::string& source,
+                                                const Interrupt& interrupt) {
+  convert::ConvertOptions options{
+      .model = source,
+      .output = flags.output,
+      .layout = flags.layout == "bundle" ? RecordLayout::kBundle : RecordLayout::kSplit,
+      .down = flags.down,
+      .quant = flags.quant,
+      .ffn_act = flags.ffn_act,
+      .threads = flags.threads};
+  ProgressLine line(!flags.quiet && is_terminal(2));
+  options.progress = [&](const convert::ConvertProgress& at) {
+    line.show(at);
+    return !interrupt.raised();
+  };
+  return convert::convert(options);
 }
 
 int run_convert(const ConvertFlags& flags) {
   auto path = resolve_model(flags.model);
   if (!path.ok()) return fail(path.status());
   if (!flags.output.ends_with(".stoke")) return fail_usage("-o: a name that ends with .stoke is wanted");
+  std::string text;
+  if (!flags.ppl.empty()) {
+    auto read = read_prompt({.file = flags.ppl});
+    if (!read.ok()) return fail(read.status());
+    text = std::move(*read);
+  }
   const Interrupt interrupt;
-  convert::ConvertOptions options{.model = *path,
-                                  .output = flags.output,
-                                  .layout = flags.layout == "bundle" ? RecordLayout::kBundle : RecordLayout::kSplit,
-                                  .down = flags.down,
-                                  .quant = flags.quant,
-                                  .ffn_act = flags.ffn_act,
-                                  .threads = flags.threads};
-  Result<convert::ConvertSummary> summary = [&] {
-    ProgressLine line(!flags.quiet && is_terminal(2));
-    options.progress = [&](const convert::ConvertProgress& at) {
-      line.show(at);
-      return !interrupt.raised();
-    };
-    return convert::convert(options);
-  }();
+  const auto summary = convert_showing(flags, *path, interrupt);
   if (!summary.ok()) {
     const int status = fail(summary.status());
     return summary.status().code() == Code::kCancelled ? kExitInterrupted : status;
   }
-  print_summary(flags, *summary);
+  std::optional<Loss> loss;
+  if (!flags.ppl.empty()) {
+    const auto measured = measure_loss(flags, *path, text, interrupt);
+    if (interrupt.raised()) return kExitInterrupted;
+    if (!measured.ok()) return fail(measured.status().with("the store is written, but its perplexity is not known"));
+    loss = *measured;
+  }
+  print_summary(flags, *summary, loss);
   return 0;
 }
 
@@ -128,6 +182,7 @@ void add_convert(CLI::App& app, Context& context) {
   verb->add_option("--quant", flags.quant, "type that float matrices become")->type_name("TYPE");
   verb->add_option("--ffn-act", flags.ffn_act, "activation, where the file's word is wrong: relu or drelu")
       ->type_name("NAME");
+  verb->add_option("--ppl", flags.ppl, "measure perplexity of source and store over this text")->type_name("FILE");
   verb->add_option("-t,--threads", flags.threads, "threads that encode")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -3,12 +3,15 @@
 
 #include "cli/flags.h"
 #include "cli/output.h"
+#include "cli/verify.h"
 
 namespace stoke::cli {
 namespace {
 
 struct InspectFlags {
   ModelFlags model;
+  bool verify = false;
+  std::string hashes;
   bool json = false;
 };
 
@@ -79,11 +82,17 @@ int run(const InspectFlags& flags) {
   if (!path.ok()) return fail(path.status());
   auto fit = inspect(*path, model_options(flags.model));
   if (!fit.ok()) return fail(fit.status());
-  if (flags.json) {
-    print_json(inspect_json(*fit));
-  } else {
-    print_table(*fit);
+  Json json = inspect_json(*fit);
+  if (!flags.json) print_table(*fit);
+  if (flags.verify) {
+    const Interrupt interrupt;
+    const auto verified = verify_model(*path, flags.hashes, is_terminal(2), interrupt);
+    if (interrupt.raised()) return kExitInterrupted;
+    if (!verified.ok()) return fail(verified.status());
+    json["verified"] = *verified;
+    if (!flags.json) fmt::print("{:<16} {}\n", "verified", *verified);
   }
+  if (flags.json) print_json(json);
   return 0;
 }
 
@@ -93,6 +102,9 @@ void add_inspect(CLI::App& app, Context& context) {
   auto& flags = context.make<InspectFlags>();
   auto* verb = app.add_subcommand("inspect", "what is in the file, what it needs to run, and how well it fits here");
   add_model_flags(*verb, flags.model);
+  verb->add_flag("--verify", flags.verify, "read all of it: a store against its checksums, others against a hash list");
+  verb->add_option("--hashes", flags.hashes, "that list, as sha256sum writes it (default: SHA256SUMS beside the model)")
+      ->type_name("FILE");
   verb->add_flag("--json", flags.json, "one JSON object on standard output");
   verb->callback([&] { context.run([&flags] { return run(flags); }); });
 }

@@ -287,6 +287,13 @@ Result<NeuronStore> read_neuron_store(const ModelFile& model) {
   return store;
 }
 
+Result<std::vector<uint32_t>> load_record_checksums(const ModelFile& model) {
+  STOKE_ASSIGN(const NeuronStore store, read_neuron_store(model));
+  STOKE_ASSIGN(const auto file, DiskFiles().open(model.files[0]));
+  STOKE_ASSIGN(StoreChecksums checksums, load_store_checksums(*file, store));
+  return std::move(checksums.records);
+}
+
 Result<uint32_t> header_checksum(ByteSource& file, uint64_t bytes) {
   std::vector<std::byte> piece(std::min(bytes, kHeaderPieceBytes));
   std::vector<uint32_t> checksums;

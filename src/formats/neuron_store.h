@@ -88,6 +88,9 @@ struct StoreChecksums {
 // Reads both tables and holds them and the header against the seal; kCorrupt where one is damaged.
 Result<StoreChecksums> load_store_checksums(ByteSource& file, const NeuronStore& store);
 
+// Only the records', of an opened store: what the reads of a run are held against.
+Result<std::vector<uint32_t>> load_record_checksums(const ModelFile& model);
+
 // Checksum of the pieces' checksums of the first `bytes` bytes.
 Result<uint32_t> header_checksum(ByteSource& file, uint64_t bytes);
 

@@ -41,6 +41,27 @@ def gguf_seeds():
     yield "aligned", gguf(3, align, [("a", [4], 0, 0), ("b", [32], 8, 64)], 128)
     yield "split", gguf(3, split, [("a", [4], 0, 0)], 32)
     yield "empty", gguf(3, [], [], 0)
+    yield "store", store_seed()
+
+
+def store_seed():
+    """A neuron store of one layer: a vector, two bundles of 128 bytes, and checksums that are wrong."""
+    def number(value):
+        return struct.pack("<II", 4, value)
+
+    def numbers(value):
+        return struct.pack("<IIQi", 9, 5, 1, value)
+
+    pairs = [("general.alignment", number(4096)), ("stoke.version", number(1)),
+             ("stoke.layout", struct.pack("<I", 8) + text("bundle")),
+             ("stoke.down", struct.pack("<I", 8) + text("requantized")), ("stoke.cluster_neurons", number(256)),
+             ("stoke.dim", number(32)), ("stoke.source", struct.pack("<I", 8) + text("gguf")),
+             ("stoke.gate_types", numbers(8)), ("stoke.up_types", numbers(8)), ("stoke.down_types", numbers(8)),
+             ("stoke.record_bytes", numbers(128))]
+    tensors = [("a", [4], 0, 0), ("blk.0.ffn_records", [128, 2], 24, 4096), ("stoke.record_checksums", [2], 26, 8192),
+               ("stoke.matrix_checksums", [1], 26, 12288), ("stoke.seal", [4], 26, 16384)]
+    head = gguf(3, pairs, tensors, 0)
+    return head + b"\0" * (4096 - len(head) + 16384 + 16)
 
 
 def safetensors(tensors, data):

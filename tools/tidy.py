@@ -18,7 +18,8 @@ LONG_FILES = set()
 # The library never prints or exits: only the program may, and CHECK, which stops a process that has a bug.
 SPEAKERS = ("src/cli/", "src/base/check.cc")
 # Threads share through few places; elsewhere one owner decides (docs/ARCHITECTURE.md).
-SHARERS = ("src/sys/", "src/cli/", "src/fetch/", "src/engine/resident_source.", "include/stoke/stoke.h")
+SHARERS = ("src/sys/", "src/cli/", "src/fetch/", "src/engine/resident_source.",
+           "src/pipeline/layer_board.h", "include/stoke/stoke.h")
 # The preprocessor decides only where machines differ.
 CONDITIONAL = ("src/sys/", "src/io/", "src/kernels/", "src/base/check.h")
 # Paths of somebody's machine.

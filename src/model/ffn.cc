@@ -120,6 +120,7 @@ Status MoeFfn::forward(const MoeWeights& w, const float* x, int64_t tokens, floa
   const kernels::ActView acts = Multiplier::view(x, tokens, config_.dim, buffers_.token_acts, wants_quantized(w));
   multiplier_.quantize(acts);
   STOKE_TRY(router_.route(w, acts));
+  expect(w, tokens);
   std::fill_n(out, tokens * config_.dim, 0.0f);
   const int64_t all = tokens * config_.moe.used;
   for (int64_t begin = 0; begin < all;) {
@@ -135,6 +136,19 @@ Status MoeFfn::forward(const MoeWeights& w, const float* x, int64_t tokens, floa
 bool MoeFfn::wants_quantized(const MoeWeights& w) const {
   const std::array<MatrixSlice, 4> all = {w.router, w.gate.expert(0), w.up.expert(0), w.shared_gate};
   return multiplier_.wants_quantized(all);
+}
+
+// Tells the source which experts come: all that this batch uses, in the order of use.
+void MoeFfn::expect(const MoeWeights& w, int64_t tokens) {
+  int32_t last = -1;
+  for (int64_t i = 0; i < tokens * config_.moe.used; ++i) {
+    const int32_t e = router_.uses()[i].expert;
+    if (e == last) continue;
+    last = e;
+    const std::array<ExpectedProduct, 2> products = {ExpectedProduct{.w = w.gate.expert(e), .up = w.up.expert(e)},
+                                                     ExpectedProduct{.w = w.down.expert(e), .up = {}}};
+    multiplier_.source().expect(products);
+  }
 }
 
 int64_t MoeFfn::cut_wave(int64_t begin, int64_t all, int64_t* groups) const {

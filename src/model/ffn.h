@@ -84,6 +84,7 @@ class MoeFfn {
   static size_t buffer_bytes(const Config& config, int64_t max_tokens);
 
   bool wants_quantized(const MoeWeights& weights) const;
+  void expect(const MoeWeights& weights, int64_t tokens);
   // Cuts the next wave from uses [begin, all): as many as the buffers hold. Returns where it ends.
   int64_t cut_wave(int64_t begin, int64_t all, int64_t* groups) const;
   void gather(const kernels::ActView& x, int64_t begin, int64_t groups);

@@ -110,14 +110,19 @@ Status Multiplier::lease(std::span<const Product> products, Cursor* at, std::spa
     const int wanted = product.up.valid() ? 2 : 1;
     if (leases + wanted > kMaxLeases) break;
     leases += wanted;
+    if (*count > 0 && !at_hand(product, at->row)) break;  // what is leased is computed meanwhile
     Task& task = tasks[*count];
     STOKE_TRY(lease_one(product, at->row, &task));
     ++*count;
     at->row = task.rows.end;
-    if (at->row < product.w.rows.size()) break;
-    *at = {.product = at->product + 1};
+    if (at->row == product.w.rows.size()) *at = {.product = at->product + 1};
   }
   return ok_status();
+}
+
+bool Multiplier::at_hand(const Product& product, int64_t row) const {
+  if (!source_.at_hand(product.w.id, product.w.rows.begin + row)) return false;
+  return !product.up.valid() || source_.at_hand(product.up.id, product.up.rows.begin + row);
 }
 
 Status Multiplier::lease_one(const Product& product, int64_t row, Task* task) {

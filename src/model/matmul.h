@@ -73,6 +73,7 @@ class Multiplier {
   };
   Status lease(std::span<const Product> products, Cursor* at, std::span<Task> tasks, size_t* count);
   Status lease_one(const Product& product, int64_t row, Task* task);
+  bool at_hand(const Product& product, int64_t row) const;
   void release(const Task& task);
   void layout(ScratchLayout& at);
   void run_tasks(std::span<const Task> tasks, const Gating& gating);

@@ -18,6 +18,7 @@ void clamp(float* x, int64_t n, float limit) {
 // The paper's page: a stack of layers over one residual stream.
 Status Transformer::forward(const Batch& batch) {
   place(batch);
+  source_.begin_pass(!batch.outputs.empty());
   STOKE_TRY(embed(batch));
   rotate_tables(rows_);
   for (int layer = 0; layer < config_.layers; ++layer) {

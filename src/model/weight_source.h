@@ -4,14 +4,17 @@
 // all the rows at once; a streaming source answers with what it has, or waits for a read, and may answer with fewer
 // rows than asked: the caller computes those, releases, and asks again from lease.rows.end. Embedding rows are fetched
 // singly.
+// A streaming source works better for knowing what comes: begin_pass() and expect() tell it, at_hand() asks it; a
+// resident one ignores them.
 // Thread role: the control thread only; the leased bytes may be read by any worker until release.
 // Ownership: the source owns the bytes; they stay valid and unchanged while leased.
-// The forward pass holds at most kMaxLeases leases at once: a source that can hold one row block of that many matrices
-// always makes progress.
+// The forward pass holds at most kMaxLeases leases at once, and waits in acquire() holding at most the gate's block of
+// a gated product: a source with room for two row blocks always makes progress.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/status.h"
@@ -19,7 +22,7 @@
 
 namespace stoke::model {
 
-inline constexpr int kMaxLeases = 16;
+inline constexpr int kMaxLeases = 64;
 
 // Index into the source's table of matrices.
 struct MatrixId {
@@ -35,6 +38,19 @@ struct MatrixInfo {
   size_t row_bytes = 0;
 };
 
+// Rows of a matrix that act as a matrix of their own.
+struct MatrixSlice {
+  MatrixId id;
+  RowRange rows;
+  bool valid() const { return id.valid(); }
+};
+
+// One product to come: all rows of w, and of up beside them, block by block, where it is gated.
+struct ExpectedProduct {
+  MatrixSlice w;
+  MatrixSlice up;
+};
+
 class WeightSource {
  public:
   virtual ~WeightSource() = default;
@@ -46,6 +62,14 @@ class WeightSource {
   virtual Result<RowsView> acquire(MatrixId id, RowRange wanted) = 0;
   // Every acquire is paired with one release of the view that it returned.
   virtual void release(MatrixId id, const RowsView& rows) = 0;
+
+  // A forward pass begins; without `logits` its last layer ends at the KV cache and the head is not asked for.
+  // Expectations of a pass before it are void.
+  virtual void begin_pass(bool /*logits*/) {}
+  // These will be acquired next, in this order (experts that a router chose). May be called while leases are held.
+  virtual void expect(std::span<const ExpectedProduct> /*products*/) {}
+  // Whether acquire() of rows from `row` on would answer without waiting.
+  virtual bool at_hand(MatrixId /*id*/, int64_t /*row*/) const { return true; }
 
   // Copies one stored row (row_bytes bytes) to dst.
   virtual Status read_row(MatrixId id, int64_t row, std::byte* dst) = 0;

@@ -14,13 +14,6 @@
 
 namespace stoke::model {
 
-// Rows of a matrix that act as a matrix of their own.
-struct MatrixSlice {
-  MatrixId id;
-  RowRange rows;
-  bool valid() const { return id.valid(); }
-};
-
 // One projection of every expert: expert e is rows [first + e * step, first + e * step + rows) of the matrix.
 struct ExpertSlices {
   MatrixId id;
@@ -58,6 +51,8 @@ struct SparseFfnWeights {
   int64_t neurons = 0;  // of the layer, or of one expert
   MatrixSlice gate;     // dense layers, layout kSplit: (neurons, dim)
   ExpertSlices gates;   // expert layers: the same of every expert
+  MatrixSlice scales;   // records of codes: (all neurons / 32, dim) F16; row b is of neurons [32 b, 32 b + 32)
+  MatrixSlice mins;     // the same, where the codes' type has minima
   bool valid() const { return table >= 0; }
 };
 

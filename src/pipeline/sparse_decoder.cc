@@ -255,6 +255,10 @@ Status SparseDecoder::supply_gates() {
   return ok_status();
 }
 
+bool SparseDecoder::leasing() const {
+  return std::any_of(leases_.begin(), leases_.end(), [](const Lease& l) { return l.held; });
+}
+
 // Tiles end where clusters do.
 void SparseDecoder::cut_tiles(const TokenGroup& group, int32_t lease, int64_t first_row) {
   const RowsView& rows = leases_[static_cast<size_t>(lease)].rows;

@@ -98,6 +98,7 @@ class SparseDecoder {
   bool do_ready(int worker);
   void control_reads();
   Status supply_gates();
+  bool leasing() const;
   void cut_tiles(const TokenGroup& group, int32_t lease, int64_t first_row);
   void push_tile(const Tile& tile);
   void release_leases(bool all);

@@ -33,7 +33,7 @@ SparseFfn::SparseFfn(const Parts& parts, const SparseOptions& options)
       rest_(needs_rest(parts)
                 ? std::make_unique<model::FullFfn>(parts.config, parts.weights, parts.multiplier, options.max_tokens)
                 : nullptr),
-      ring_(parts.tables, parts.cache, parts.queue, options_.fetch),
+      ring_(parts.tables, parts.cache, parts.queue, parts.multiplier.threads(), ring_options(options_)),
       decoder_({parts.multiplier, math_, parts.cache, parts.queue}, decoder_shape(parts, options_), options_.fetch,
                options_.switches),
       stream_(parts.multiplier, math_, ring_, options.max_tokens) {
@@ -51,6 +51,10 @@ SparseOptions SparseFfn::complete(const Parts& parts, const SparseOptions& optio
     o.fetch.record_bytes_max = std::max(o.fetch.record_bytes_max, t.record_bytes());
   }
   return o;
+}
+
+ClusterRing::Options SparseFfn::ring_options(const SparseOptions& o) {
+  return {.clusters = o.ring_clusters, .gap_bytes = o.fetch.gap_bytes, .use_cache = o.fetch.use_cache};
 }
 
 bool SparseFfn::needs_rest(const Parts& parts) {
@@ -93,7 +97,7 @@ size_t SparseFfn::bytes(const Parts& parts, const SparseOptions& options) {
   layout(count, parts, o);
   return count.bytes() + model::Router::bytes(parts.config, o.max_tokens) +
          (needs_rest(parts) ? model::FullFfn::bytes(parts.config, o.max_tokens) : 0) +
-         ClusterRing::bytes(parts.tables) +
+         ClusterRing::bytes(parts.tables, ring_options(o)) +
          SparseDecoder::bytes(threads, decoder_shape(parts, o), o.fetch, parts.queue != nullptr) +
          SparseStream::bytes(threads, o.max_tokens);
 }
@@ -108,6 +112,7 @@ bool SparseFfn::fetches(const NeuronTable& t, int64_t tokens) const {
 
 void SparseFfn::prepare(int layer) {
   if (rest_ != nullptr) rest_->prepare(layer);
+  ring_.poll();
 }
 
 Status SparseFfn::forward(int layer, const float* x, int64_t tokens, float* out) {
@@ -119,18 +124,35 @@ Status SparseFfn::forward(int layer, const float* x, int64_t tokens, float* out)
                          multiplier_.wants_quantized(std::span(&w.moe.router, 1));
   const kernels::ActView acts = model::Multiplier::view(x, tokens, config_.dim, buffers_.acts, quantized);
   multiplier_.quantize(acts);
-  return t.records.experts > 1 ? experts(t, w, acts, out) : dense(t, w.sparse, acts, out);
+  const Status status = t.records.experts > 1 ? experts(t, w, acts, out) : dense(layer, acts, out);
+  if (!status.ok()) ring_.flush();
+  return status;
 }
 
-Status SparseFfn::dense(const NeuronTable& t, const model::SparseFfnWeights& w, const kernels::ActView& x, float* out) {
-  groups_[0] = {.x = x, .gate = w.gate};
+Status SparseFfn::dense(int layer, const kernels::ActView& x, float* out) {
+  const NeuronTable& t = table(layer);
+  groups_[0] = {.x = x, .gate = weights_.layers[static_cast<size_t>(layer)].sparse.gate};
   if (fetches(t, x.tokens)) {
     STOKE_TRY(decoder_.forward(t, std::span(groups_).first(1)));
     decoder_.sum(out);
     return ok_status();
   }
+  if (!ring_.expects(t, 0)) {
+    ring_.flush();
+    ring_.expect(t, 0, t.records.neurons);
+  }
+  expect_layer(layer + 1);
   std::fill_n(out, x.tokens * config_.dim, 0.0f);
   return stream_.forward(t, groups_[0], t.records.neurons, out);
+}
+
+// Reads ahead into the next layer. Not into the last one where few tokens would fetch for themselves: a prompt wants
+// its last token's state alone there.
+void SparseFfn::expect_layer(int layer) {
+  if (layer >= config_.layers || !weights_.layers[static_cast<size_t>(layer)].sparse.valid()) return;
+  const NeuronTable& t = table(layer);
+  if (t.records.experts > 1 || (layer + 1 == config_.layers && fetches(t, 1))) return;
+  ring_.expect(t, 0, t.records.neurons);
 }
 
 int64_t SparseFfn::group_end(int64_t begin, int64_t all) const {
@@ -161,13 +183,22 @@ TokenGroup SparseFfn::group_of(const model::SparseFfnWeights& w, const kernels::
 Status SparseFfn::experts(const NeuronTable& t, const model::LayerWeights& w, const kernels::ActView& x, float* out) {
   STOKE_TRY(router_.route(w.moe, x));
   const int64_t uses = x.tokens * config_.moe.used;
+  for (int64_t begin = 0; begin < uses && w.sparse.gates.valid(); begin = group_end(begin, uses)) {
+    const model::ExpectedProduct gate{.w = w.sparse.gates.expert(router_.uses()[begin].expert), .up = {}};
+    multiplier_.source().expect(std::span(&gate, 1));
+  }
   std::fill_n(out, x.tokens * config_.dim, 0.0f);
-  if (!fetches(t, x.tokens)) return stream_experts(t, w.sparse, x, uses, out);
+  return fetches(t, x.tokens) ? fetch_experts(t, w.sparse, x, uses, out) : stream_experts(t, w.sparse, x, uses, out);
+}
+
+// All chosen experts at once: their clusters are jobs beside each other.
+Status SparseFfn::fetch_experts(const NeuronTable& t, const model::SparseFfnWeights& w, const kernels::ActView& x,
+                                int64_t uses, float* out) {
   size_t groups = 0;
   std::byte* acts = buffers_.group_acts;
   for (int64_t begin = 0; begin < uses; ++groups) {
     const int64_t end = group_end(begin, uses);
-    groups_[groups] = group_of(w.sparse, x, begin, end, begin, acts);
+    groups_[groups] = group_of(w, x, begin, end, begin, acts);
     acts += act_bytes(end - begin, config_.dim);
     begin = end;
   }
@@ -179,6 +210,10 @@ Status SparseFfn::experts(const NeuronTable& t, const model::LayerWeights& w, co
 // Expert after expert, in ascending number.
 Status SparseFfn::stream_experts(const NeuronTable& t, const model::SparseFfnWeights& w, const kernels::ActView& x,
                                  int64_t uses, float* out) {
+  ring_.flush();
+  for (int64_t begin = 0; begin < uses; begin = group_end(begin, uses)) {
+    ring_.expect(t, router_.uses()[begin].expert * w.neurons, w.neurons);
+  }
   for (int64_t begin = 0; begin < uses;) {
     const int64_t end = group_end(begin, uses);
     const TokenGroup group = group_of(w, x, begin, end, 0, buffers_.group_acts);

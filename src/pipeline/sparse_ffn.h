@@ -30,10 +30,12 @@ namespace stoke::pipeline {
 
 struct SparseOptions {
   int64_t max_tokens = 512;
-  int64_t decode_tokens = 4;  // up to so many, records are fetched singly
-  FetchOptions fetch;         // record_bytes_max is filled in
+  int64_t decode_tokens = 4;                                // up to so many, records are fetched singly
+  FetchOptions fetch;                                       // record_bytes_max is filled in
+  int64_t ring_clusters = 2 * SparseStream::kWaveClusters;  // buffers of whole clusters that are read ahead
+  // For the paper's ablation; fetch.use_cache belongs to it, too.
   DecoderSwitches switches;
-  bool whole_layers = false;  // always bring whole clusters (the paper's ablation)
+  bool whole_layers = false;  // always bring whole clusters
 };
 
 struct SparseCounts {
@@ -76,12 +78,16 @@ class SparseFfn final : public model::Ffn {
   static Buffers layout(model::ScratchLayout& at, const Parts& parts, const SparseOptions& options);
   static DecoderShape decoder_shape(const Parts& parts, const SparseOptions& options);
   static SparseOptions complete(const Parts& parts, const SparseOptions& options);
+  static ClusterRing::Options ring_options(const SparseOptions& options);
   static bool needs_rest(const Parts& parts);
 
   const NeuronTable& table(int layer) const;
   bool fetches(const NeuronTable& table, int64_t tokens) const;
-  Status dense(const NeuronTable& table, const model::SparseFfnWeights& w, const kernels::ActView& x, float* out);
+  Status dense(int layer, const kernels::ActView& x, float* out);
+  void expect_layer(int layer);
   Status experts(const NeuronTable& table, const model::LayerWeights& w, const kernels::ActView& x, float* out);
+  Status fetch_experts(const NeuronTable& table, const model::SparseFfnWeights& w, const kernels::ActView& x,
+                       int64_t uses, float* out);
   Status stream_experts(const NeuronTable& table, const model::SparseFfnWeights& w, const kernels::ActView& x,
                         int64_t uses, float* out);
   int64_t group_end(int64_t begin, int64_t all) const;

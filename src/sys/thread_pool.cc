@@ -129,7 +129,24 @@ void ThreadPool::run(WorkRef work) {
   s.epoch.fetch_add(1);
   if (s.sleepers.load() != 0) futex_wake_all(s.epoch);
   work(0);
+  if (poll_ != nullptr) {
+    // Reads finish while the others compute: a sleeping caller would leave the disk idle.
+    spin_until(s.oversubscribed, [&] {
+      poll_(poll_context_);
+      return s.running.load(std::memory_order_acquire) == 0;
+    });
+    while (s.running.load(std::memory_order_acquire) != 0) {
+      poll_(poll_context_);
+      sched_yield();
+    }
+    return;
+  }
   s.wait_workers();
+}
+
+void ThreadPool::set_poll(void (*poll)(void*), void* context) {
+  poll_ = poll;
+  poll_context_ = context;
 }
 
 int64_t ThreadPool::next_chunk(int64_t grain) { return state_->next.fetch_add(grain, std::memory_order_relaxed); }

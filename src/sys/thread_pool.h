@@ -3,6 +3,8 @@
 // run(fn) calls fn(worker) once on every worker and returns when all have returned: the only barrier stoke has.
 // Workers spin for a short while after a run (a decode step makes hundreds of runs a few microseconds apart) and then
 // sleep on a futex, so that an idle process costs nothing.
+// The caller polls while it computes and waits: a hook runs on it between chunks of parallel_for and at the barrier, so
+// that reads are started and taken without a thread of their own.
 // Thread role: run() by the one control thread. Ownership: the pool joins its threads when destroyed.
 #pragma once
 
@@ -35,6 +37,8 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const;
+  // `poll(context)` must be cheap where there is nothing to do; null: none. Not while a run is under way.
+  void set_poll(void (*poll)(void*), void* context);
   void run(WorkRef work);
   // Splits [0, n) into chunks of `grain` that workers take as they come free: fn(begin, end, worker).
   // Which worker takes a chunk must not matter to the result.
@@ -43,9 +47,14 @@ class ThreadPool {
 
  private:
   struct State;
+  void poll() const {
+    if (poll_ != nullptr) poll_(poll_context_);
+  }
   int64_t next_chunk(int64_t grain);
   void reset_chunks();
   std::unique_ptr<State> state_;
+  void (*poll_)(void*) = nullptr;
+  void* poll_context_ = nullptr;
 };
 
 template <typename F>
@@ -59,6 +68,7 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain, F&& fn) {
   auto work = [&](int worker) {
     for (int64_t begin = next_chunk(grain); begin < n; begin = next_chunk(grain)) {
       fn(begin, begin + grain < n ? begin + grain : n, worker);
+      if (worker == 0) poll();
     }
   };
   run(work);

@@ -65,6 +65,8 @@ struct MatmulArgs {
 
 // What a tile of 64 cache positions looks like to the attention kernels; see kernels/attention.h.
 struct AttentionKernels;
+// Products with few of many rows; see kernels/sparse.h.
+struct SparseKernels;
 
 struct Kernels {
   const char* isa;
@@ -99,6 +101,7 @@ struct Kernels {
   void (*rope)(float* head, const float* cos, const float* sin, int64_t n_rot, bool neox);
 
   const AttentionKernels* attention;
+  const SparseKernels* sparse;
 };
 
 // Scratch of products with quantised weights, whatever the shape.

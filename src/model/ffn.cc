@@ -75,16 +75,22 @@ MoeFfn::MoeFfn(const Config& config, Multiplier& multiplier, int64_t max_tokens)
     : config_(config),
       multiplier_(multiplier),
       rows_(wave_rows(config, max_tokens)),
-      scratch_(bytes(config, max_tokens) - DenseFfn::bytes(config.dim, config.moe.shared_ffn, max_tokens)),
+      scratch_(buffer_bytes(config, max_tokens)),
+      router_(config, multiplier, max_tokens),
       shared_(config, multiplier, config.moe.shared_ffn, max_tokens) {
   ScratchLayout at(scratch_.data());
   buffers_ = layout(at, config, max_tokens);
 }
 
-size_t MoeFfn::bytes(const Config& config, int64_t max_tokens) {
+size_t MoeFfn::buffer_bytes(const Config& config, int64_t max_tokens) {
   ScratchLayout count;
   layout(count, config, max_tokens);
-  return count.bytes() + DenseFfn::bytes(config.dim, config.moe.shared_ffn, max_tokens);
+  return count.bytes();
+}
+
+size_t MoeFfn::bytes(const Config& config, int64_t max_tokens) {
+  return buffer_bytes(config, max_tokens) + Router::bytes(config, max_tokens) +
+         DenseFfn::bytes(config.dim, config.moe.shared_ffn, max_tokens);
 }
 
 // A wave holds one batch's worth of rows: every use of one token at least.
@@ -97,11 +103,6 @@ MoeFfn::Buffers MoeFfn::layout(ScratchLayout& at, const Config& config, int64_t 
   const MoeConfig& moe = config.moe;
   if (moe.experts == 0) return b;
   const int64_t rows = wave_rows(config, max_tokens);
-  b.logits = at.take<float>(max_tokens * moe.experts);
-  b.chosen = at.take<int32_t>(max_tokens * moe.used);
-  b.weights = at.take<float>(max_tokens * moe.used);
-  b.uses = at.take<Use>(max_tokens * moe.used);
-  b.starts = at.take<int64_t>(moe.experts + 1);
   b.groups = at.take<Group>(rows);
   b.products = at.take<Product>(rows);
   b.x = at.take<float>(rows * config.dim);
@@ -118,8 +119,7 @@ MoeFfn::Buffers MoeFfn::layout(ScratchLayout& at, const Config& config, int64_t 
 Status MoeFfn::forward(const MoeWeights& w, const float* x, int64_t tokens, float* out) {
   const kernels::ActView acts = Multiplier::view(x, tokens, config_.dim, buffers_.token_acts, wants_quantized(w));
   multiplier_.quantize(acts);
-  STOKE_TRY(route(w, acts));
-  sort_uses(tokens);
+  STOKE_TRY(router_.route(w, acts));
   expect(w, tokens);
   std::fill_n(out, tokens * config_.dim, 0.0f);
   const int64_t all = tokens * config_.moe.used;
@@ -138,59 +138,11 @@ bool MoeFfn::wants_quantized(const MoeWeights& w) const {
   return multiplier_.wants_quantized(all);
 }
 
-// Chooses each token's experts and their weights.
-Status MoeFfn::route(const MoeWeights& w, const kernels::ActView& x) {
-  STOKE_TRY(multiplier_.run(
-      {.w = w.router, .x = x, .y = buffers_.logits, .y_stride = config_.moe.experts, .bias = or_null(w.router_bias)}));
-  multiplier_.threads().parallel_for(x.tokens, kernels::kTokenTile, [&](int64_t begin, int64_t end, int) {
-    for (int64_t t = begin; t < end; ++t) choose(t);
-  });
-  return ok_status();
-}
-
-// The `used` experts with the highest logits (the lower number where equal), in ascending number.
-void MoeFfn::choose(int64_t token) {
-  const MoeConfig& moe = config_.moe;
-  float* logits = buffers_.logits + token * moe.experts;
-  int32_t* chosen = buffers_.chosen + token * moe.used;
-  float* weights = buffers_.weights + token * moe.used;
-  int count = 0;
-  for (int32_t e = 0; e < moe.experts; ++e) {
-    int at = count;
-    while (at > 0 && logits[e] > logits[chosen[at - 1]]) --at;
-    if (at == moe.used) continue;
-    count = std::min(count + 1, moe.used);
-    std::copy_backward(chosen + at, chosen + count - 1, chosen + count);
-    chosen[at] = e;
-  }
-  std::sort(chosen, chosen + moe.used);
-  if (moe.softmax_first) multiplier_.kernels().softmax(logits, moe.experts);
-  for (int i = 0; i < moe.used; ++i) weights[i] = logits[chosen[i]];
-  if (!moe.softmax_first) multiplier_.kernels().softmax(weights, moe.used);
-  if (!moe.normalize) return;
-  float sum = 0;
-  for (int i = 0; i < moe.used; ++i) sum += weights[i];
-  for (int i = 0; i < moe.used; ++i) weights[i] /= sum;
-}
-
-// By expert, then token: a counting sort.
-void MoeFfn::sort_uses(int64_t tokens) {
-  const MoeConfig& moe = config_.moe;
-  int64_t* starts = buffers_.starts;
-  std::fill_n(starts, moe.experts + 1, int64_t{0});
-  for (int64_t i = 0; i < tokens * moe.used; ++i) ++starts[buffers_.chosen[i] + 1];
-  for (int e = 0; e < moe.experts; ++e) starts[e + 1] += starts[e];
-  for (int64_t i = 0; i < tokens * moe.used; ++i) {
-    const int32_t expert = buffers_.chosen[i];
-    buffers_.uses[starts[expert]++] = {expert, static_cast<int32_t>(i / moe.used), buffers_.weights[i]};
-  }
-}
-
 // Tells the source which experts come: all that this batch uses, in the order of use.
 void MoeFfn::expect(const MoeWeights& w, int64_t tokens) {
   int32_t last = -1;
   for (int64_t i = 0; i < tokens * config_.moe.used; ++i) {
-    const int32_t e = buffers_.uses[i].expert;
+    const int32_t e = router_.uses()[i].expert;
     if (e == last) continue;
     last = e;
     const std::array<ExpectedProduct, 2> products = {ExpectedProduct{.w = w.gate.expert(e), .up = w.up.expert(e)},
@@ -200,17 +152,18 @@ void MoeFfn::expect(const MoeWeights& w, int64_t tokens) {
 }
 
 int64_t MoeFfn::cut_wave(int64_t begin, int64_t all, int64_t* groups) const {
+  const ExpertUse* uses = router_.uses();
   const int64_t width = std::max(config_.dim, config_.moe.ffn);
   int64_t bytes = 0;
   int64_t at = begin;
   *groups = 0;
   while (at < all && at - begin < rows_) {
     int64_t end = at + 1;
-    while (end < all && end - begin < rows_ && buffers_.uses[end].expert == buffers_.uses[at].expert) ++end;
+    while (end < all && end - begin < rows_ && uses[end].expert == uses[at].expert) ++end;
     const int64_t more = act_bytes(end - at, width);
     if (*groups > 0 && bytes + more > buffers_.acts_bytes) break;
     buffers_.groups[(*groups)++] = {
-        .expert = buffers_.uses[at].expert, .first = at - begin, .count = end - at, .acts = buffers_.acts + bytes};
+        .expert = uses[at].expert, .first = at - begin, .count = end - at, .acts = buffers_.acts + bytes};
     bytes += more;
     at = end;
   }
@@ -224,7 +177,7 @@ void MoeFfn::gather(const kernels::ActView& x, int64_t begin, int64_t groups) {
       Group& group = buffers_.groups[i];
       float* rows = buffers_.x + group.first * config_.dim;
       for (int64_t r = 0; r < group.count; ++r) {
-        const int32_t token = buffers_.uses[begin + group.first + r].token;
+        const int32_t token = router_.uses()[begin + group.first + r].token;
         std::copy_n(x.f + token * x.f_stride, config_.dim, rows + r * config_.dim);
       }
       group.x = Multiplier::view(rows, group.count, config_.dim, group.acts, x.q != nullptr);
@@ -275,7 +228,7 @@ Status MoeFfn::run_wave(const MoeWeights& w, const kernels::ActView& x, int64_t 
 void MoeFfn::add_wave(int64_t begin, int64_t end, int64_t tokens, float* out) {
   multiplier_.threads().parallel_for(tokens, kernels::kTokenTile, [&](int64_t t0, int64_t t1, int) {
     for (int64_t i = begin; i < end; ++i) {
-      const Use& use = buffers_.uses[i];
+      const ExpertUse& use = router_.uses()[i];
       if (use.token < t0 || use.token >= t1) continue;
       multiplier_.kernels().axpy(out + use.token * config_.dim, buffers_.y + (i - begin) * config_.dim, use.weight,
                                  config_.dim);

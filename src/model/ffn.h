@@ -14,6 +14,7 @@
 #include "base/status.h"
 #include "model/config.h"
 #include "model/matmul.h"
+#include "model/router.h"
 #include "model/scratch.h"
 #include "model/weights.h"
 
@@ -59,12 +60,6 @@ class MoeFfn {
   Status forward(const MoeWeights& weights, const float* x, int64_t tokens, float* out);
 
  private:
-  // One token's use of one expert.
-  struct Use {
-    int32_t expert = 0;
-    int32_t token = 0;
-    float weight = 0;
-  };
   // Consecutive uses of one expert inside a wave.
   struct Group {
     int32_t expert = 0;
@@ -74,11 +69,6 @@ class MoeFfn {
     kernels::ActView x;         // the experts' inputs, then their inner activations
   };
   struct Buffers {
-    float* logits = nullptr;          // (max_tokens, experts); then probabilities
-    int32_t* chosen = nullptr;        // (max_tokens, used), ascending for each token
-    float* weights = nullptr;         // (max_tokens, used)
-    Use* uses = nullptr;              // (max_tokens * used), by expert, then token
-    int64_t* starts = nullptr;        // (experts + 1)
     Group* groups = nullptr;          // (rows)
     Product* products = nullptr;      // (rows)
     float* x = nullptr;               // (rows, dim): inputs gathered by expert
@@ -91,11 +81,9 @@ class MoeFfn {
   };
   static int64_t wave_rows(const Config& config, int64_t max_tokens);
   static Buffers layout(ScratchLayout& at, const Config& config, int64_t max_tokens);
+  static size_t buffer_bytes(const Config& config, int64_t max_tokens);
 
   bool wants_quantized(const MoeWeights& weights) const;
-  Status route(const MoeWeights& weights, const kernels::ActView& x);
-  void choose(int64_t token);
-  void sort_uses(int64_t tokens);
   void expect(const MoeWeights& weights, int64_t tokens);
   // Cuts the next wave from uses [begin, all): as many as the buffers hold. Returns where it ends.
   int64_t cut_wave(int64_t begin, int64_t all, int64_t* groups) const;
@@ -109,6 +97,7 @@ class MoeFfn {
   int64_t rows_;  // of a wave
   Scratch scratch_;
   Buffers buffers_;
+  Router router_;
   DenseFfn shared_;
 };
 

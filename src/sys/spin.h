@@ -4,6 +4,7 @@
 #pragma once
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -21,6 +22,9 @@ inline void cpu_relax() {
   asm volatile("isb" ::: "memory");  // `yield` costs nothing on most cores; `isb` waits about 10 ns
 #endif
 }
+
+// Lets another thread of this core run, where there is one.
+inline void yield_core() { sched_yield(); }
 
 // Sleeps until woken, unless *word is no longer `expected`. May return for no reason: the caller checks again.
 inline void futex_wait(const std::atomic<uint32_t>& word, uint32_t expected) {

@@ -24,6 +24,7 @@ static constexpr Kernels make_table(const char* name) {
   k.swiglu_oai_mul = swiglu_oai_mul;
   k.rope = rope;
   k.attention = &kAttention;
+  k.sparse = &kSparse;
   return k;
 }
 

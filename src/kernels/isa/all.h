@@ -20,5 +20,6 @@
 #include "kernels/generic/matmul.h"
 #include "kernels/generic/elementwise.h"
 #include "kernels/generic/attention.h"
+#include "kernels/generic/sparse.h"
 #include "kernels/generic/table.h"
 // clang-format on

@@ -43,7 +43,7 @@ static void pack_panel_avx512(const PanelSource& source, Panel& panel) {
       for (size_t r = 16; r < 32; ++r) prefetch<sizeof(Block)>(base + r * stride);
     }
     V d[kGroups], m[T::kMin ? kGroups : 1];
-    Reader<Block>::scales({base, offsets}, d, m);
+    Reader<Block>::scales(Lanes{base, offsets}, d, m);
     for (int g = 0; g < kGroups; ++g) {
       vstore(panel.d + (i * kGroups + g) * kRowTile, d[g]);
       if constexpr (T::kMin) vstore(panel.m + (i * kGroups + g) * kRowTile, m[g]);

@@ -99,7 +99,7 @@ static void add_side_by_side(const uint8_t* rows, size_t stride, const ActView& 
     const uint8_t* base = rows + static_cast<size_t>(i) * sizeof(Block);
     if (stride >= kLongRow) prefetch_in_rows<Block>(rows, stride, i);
     V d[kGroups], m[T::kMin ? kGroups : 1];
-    Reader<Block>::scales({base, offsets}, d, m);
+    Reader<Block>::scales(Lanes{base, offsets}, d, m);
     add_subs<Block>(std::make_integer_sequence<int, T::kElems / 32>(), base, stride, x, i, d, m, acc);
   }
 }
@@ -138,20 +138,25 @@ template <typename Block>
 static constexpr int64_t kStretchSums = kParts<Block> * 256;
 
 template <typename Block>
+static inline void store_sums(const HalfSums& dots, int64_t row, int32_t* stretch_sums) {
+  int32_t* out = stretch_sums + row * 16;
+  if constexpr (kParts<Block> == 1) {
+    istore(out, _mm512_add_epi32(dots.low, dots.high));
+  } else {
+    istore(out, dots.low);
+    istore(out + 256, dots.high);
+  }
+}
+
+template <typename Block>
 static void read_rows(const uint8_t* rows, size_t stride, const ActView& x, int64_t stretches, int32_t* sums) {
   constexpr int64_t kBlocks = kStretch / BlockTraits<Block>::kElems;
   for (size_t r = 0; r < 16; ++r) {
     const Block* row = reinterpret_cast<const Block*>(rows + r * stride);
     for (int64_t s = 0; s < stretches; ++s) {
       prefetch<kBlocks * sizeof(Block)>(reinterpret_cast<const uint8_t*>(row + s * kBlocks) + kAheadInTile);
-      const HalfSums dots = dot_stretch<Block>(row + s * kBlocks, x.q + s * kStretch);
-      int32_t* out = sums + s * kStretchSums<Block> + static_cast<int64_t>(r) * 16;
-      if constexpr (kParts<Block> == 1) {
-        istore(out, _mm512_add_epi32(dots.low, dots.high));
-      } else {
-        istore(out, dots.low);
-        istore(out + 256, dots.high);
-      }
+      store_sums<Block>(dot_stretch<Block>(row + s * kBlocks, x.q + s * kStretch), static_cast<int64_t>(r),
+                        sums + s * kStretchSums<Block>);
     }
   }
 }
@@ -163,23 +168,27 @@ static inline void turn(const int32_t* sums, V* lanes) {
   vtranspose(lanes);
 }
 
+// The fields `bytes` further on in the same rows.
+static inline Lanes lanes_at(const Lanes& lanes, size_t bytes) { return {lanes.base + bytes, lanes.rows}; }
+
+// `stretch`: the first block of stretch s in each row.
 template <typename Block>
-static void add_stretch(const uint8_t* base, size_t stride, const ActView& x, int64_t s, const int32_t* sums, V& acc) {
+static inline V add_stretch(const auto& stretch, const ActView& x, int64_t s, const int32_t* sums, V acc) {
   using T = BlockTraits<Block>;
   constexpr int kSubs = T::kElems / 32;
   constexpr int kGroups = T::kElems / T::kGroup;
-  const __m512i offsets = row_offsets(stride);
   V lanes[kParts<Block>][16];
   for (int part = 0; part < kParts<Block>; ++part) turn(sums + part * 256, lanes[part]);
   V d[kGroups], m[T::kMin ? kGroups : 1];
 #pragma GCC unroll 16
   for (int g = 0; g < 16; ++g) {
-    if (g % kSubs == 0) Reader<Block>::scales({base + static_cast<size_t>(g / kSubs) * sizeof(Block), offsets}, d, m);
+    if (g % kSubs == 0) Reader<Block>::scales(lanes_at(stretch, static_cast<size_t>(g / kSubs) * sizeof(Block)), d, m);
     const __m512i low = _mm512_castps_si512(lanes[0][lane_of<Block>(g)]);
     const __m512i high =
         kParts<Block> == 1 ? _mm512_setzero_si512() : _mm512_castps_si512(lanes[kParts<Block> - 1][lane_of<Block>(g)]);
     add_sums<Block>({low, high}, x, s * (16 / kSubs) + g / kSubs, g % kSubs, d, m, acc);
   }
+  return acc;
 }
 
 // Sixteen whole rows.
@@ -192,8 +201,8 @@ static void gemv_tile(const uint8_t* rows, size_t stride, int64_t cols, const Ac
   V acc = vzero();
   read_rows<Block>(rows, stride, x, stretches, sums);
   for (int64_t s = 0; s < stretches; ++s) {
-    add_stretch<Block>(rows + static_cast<size_t>(s * kBlocks) * sizeof(Block), stride, x, s,
-                       sums + s * kStretchSums<Block>, acc);
+    const Lanes stretch{rows + static_cast<size_t>(s * kBlocks) * sizeof(Block), row_offsets(stride)};
+    acc = add_stretch<Block>(stretch, x, s, sums + s * kStretchSums<Block>, acc);
   }
   add_side_by_side<Block>(rows, stride, x, stretches * kBlocks, cols / BlockTraits<Block>::kElems, acc);
   vstore(y, acc);

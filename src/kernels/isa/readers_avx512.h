@@ -44,7 +44,7 @@ static inline __m512i row_offsets(size_t stride) {
   return _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(stride)));
 }
 
-// The fields of sixteen blocks, one row a lane.
+// The fields of sixteen blocks, one row a lane; readers take any type with this u32 (sparse_avx512.h has another).
 struct Lanes {
   const uint8_t* base;
   __m512i rows;  // byte offsets of the rows
@@ -69,7 +69,7 @@ struct Reader<BlockQ4_0> {
   static Bytes sub(const BlockQ4_0& a, const BlockQ4_0& b) {
     return nibbles16(a.qs, b.qs);
   }
-  static void scales(const Lanes& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
+  static void scales(const auto& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
 };
 
 template <>
@@ -79,7 +79,7 @@ struct Reader<BlockQ4_1> {
   static Bytes sub(const BlockQ4_1& a, const BlockQ4_1& b) {
     return nibbles16(a.qs, b.qs);
   }
-  static void scales(const Lanes& l, V* d, V* m) {
+  static void scales(const auto& l, V* d, V* m) {
     const __m512i both_halves = l.u32(0);
     d[0] = low_half(both_halves);
     m[0] = high_half(both_halves);
@@ -101,7 +101,7 @@ struct Reader<BlockQ5_0> {
   static Bytes sub(const BlockQ5_0& a, const BlockQ5_0& b) {
     return add_high_bits(nibbles16(a.qs, b.qs), a.qh, b.qh);
   }
-  static void scales(const Lanes& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
+  static void scales(const auto& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
 };
 
 template <>
@@ -111,7 +111,7 @@ struct Reader<BlockQ5_1> {
   static Bytes sub(const BlockQ5_1& a, const BlockQ5_1& b) {
     return add_high_bits(nibbles16(a.qs, b.qs), a.qh, b.qh);
   }
-  static void scales(const Lanes& l, V* d, V* m) {
+  static void scales(const auto& l, V* d, V* m) {
     const __m512i both_halves = l.u32(0);
     d[0] = low_half(both_halves);
     m[0] = high_half(both_halves);
@@ -125,7 +125,7 @@ struct Reader<BlockQ8_0> {
   static Bytes sub(const BlockQ8_0& a, const BlockQ8_0& b) {
     return _mm512_xor_si512(both(a.qs, b.qs), _mm512_set1_epi8(-128));
   }
-  static void scales(const Lanes& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
+  static void scales(const auto& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
 };
 
 template <>
@@ -135,7 +135,7 @@ struct Reader<BlockQ2_K> {
   static Bytes sub(const BlockQ2_K& a, const BlockQ2_K& b) {
     return _mm512_and_si512(shift_right<2 * (S % 4)>(both(a.qs + S / 4 * 32, b.qs + S / 4 * 32)), _mm512_set1_epi8(3));
   }
-  static void scales(const Lanes& l, V* d, V* m) {
+  static void scales(const auto& l, V* d, V* m) {
     const __m512i both_halves = l.u32(80);
     const V dd = low_half(both_halves);
     const V dmin = vneg(high_half(both_halves));
@@ -158,7 +158,7 @@ struct Reader<BlockQ3_K> {
     const Bytes low = _mm512_and_si512(shift_right<2 * (S % 4)>(qs), _mm512_set1_epi8(3));
     return _mm512_or_si512(low, bit_to<S, 2>(both(a.hmask, b.hmask)));
   }
-  static void scales(const Lanes& l, V* d, V*) {
+  static void scales(const auto& l, V* d, V*) {
     const V dd = high_half(l.u32(106));  // d is the last field: reading from 106 stays inside the block
     const __m512i low[2] = {l.u32(96), l.u32(100)};
     const __m512i high = l.u32(104);
@@ -170,7 +170,7 @@ struct Reader<BlockQ3_K> {
   }
 };
 
-static inline void k_scales(const Lanes& l, V* d, V* m) {
+static inline void k_scales(const auto& l, V* d, V* m) {
   const __m512i both_halves = l.u32(0);
   const V dd = low_half(both_halves);
   const V dmin = vneg(high_half(both_halves));
@@ -190,7 +190,7 @@ struct Reader<BlockQ4_K> {
   static Bytes sub(const BlockQ4_K& a, const BlockQ4_K& b) {
     return _mm512_and_si512(shift_right<4 * (S % 2)>(both(a.qs + S / 2 * 32, b.qs + S / 2 * 32)), _mm512_set1_epi8(15));
   }
-  static void scales(const Lanes& l, V* d, V* m) { k_scales(l, d, m); }
+  static void scales(const auto& l, V* d, V* m) { k_scales(l, d, m); }
 };
 
 template <>
@@ -202,7 +202,7 @@ struct Reader<BlockQ5_K> {
     const Bytes low = _mm512_and_si512(shift_right<4 * (S % 2)>(qs), _mm512_set1_epi8(15));
     return _mm512_or_si512(low, bit_to<S, 4>(both(a.qh, b.qh)));
   }
-  static void scales(const Lanes& l, V* d, V* m) { k_scales(l, d, m); }
+  static void scales(const auto& l, V* d, V* m) { k_scales(l, d, m); }
 };
 
 template <>
@@ -216,7 +216,7 @@ struct Reader<BlockQ6_K> {
     const Bytes high = _mm512_and_si512(shift_right<2 * (S % 4) - 4>(qh), _mm512_set1_epi8(0x30));
     return _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi8(15)), high);
   }
-  static void scales(const Lanes& l, V* d, V*) {
+  static void scales(const auto& l, V* d, V*) {
     const V dd = high_half(l.u32(206));  // d is the last field: reading from 206 stays inside the block
     for (int w = 0; w < 4; ++w) {
       const __m512i s = l.u32(192 + 4 * w);
@@ -241,7 +241,7 @@ struct Reader<BlockIQ4_NL> {
   static Bytes sub(const BlockIQ4_NL& a, const BlockIQ4_NL& b) {
     return levels(nibbles16(a.qs, b.qs), kIQ4Values, kOffset);
   }
-  static void scales(const Lanes& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
+  static void scales(const auto& l, V* d, V*) { d[0] = low_half(l.u32(0)); }
 };
 
 template <>
@@ -251,7 +251,7 @@ struct Reader<BlockIQ4_XS> {
   static Bytes sub(const BlockIQ4_XS& a, const BlockIQ4_XS& b) {
     return levels(nibbles16(a.qs + 16 * S, b.qs + 16 * S), kIQ4Values, kOffset);
   }
-  static void scales(const Lanes& l, V* d, V*) {
+  static void scales(const auto& l, V* d, V*) {
     const __m512i head = l.u32(0);  // d below, scales_h above
     const __m512i low = l.u32(4);
     const V dd = low_half(head);
@@ -269,7 +269,7 @@ struct Reader<BlockMXFP4> {
   static Bytes sub(const BlockMXFP4& a, const BlockMXFP4& b) {
     return levels(nibbles16(a.qs, b.qs), kFP4Doubled, kOffset);
   }
-  static void scales(const Lanes& l, V* d, V*) {
+  static void scales(const auto& l, V* d, V*) {
     const __m512i e = _mm512_and_si512(l.u32(0), _mm512_set1_epi32(255));
     const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
     const __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);

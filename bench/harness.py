@@ -145,7 +145,8 @@ class GgufSizes:
     """What a decode step reads and a prompt's token multiplies, from a GGUF file's tensor table.
 
     `bytes`: all but the embedding, of which one row is read, unless it is the head, too. `weights`: elements of the
-    layers' matrices; the head is left out, since of a prompt only the last token needs it.
+    layers' matrices; the head is left out, since of a prompt only the last token needs it. `types`: the number of each
+    tensor's element type, by name.
     """
 
     SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "B", 10: "Q", 11: "q", 12: "d"}
@@ -165,10 +166,11 @@ class GgufSizes:
                 alignment = value if name == "general.alignment" else alignment
             table = [self.tensor() for _ in range(tensors)]
             data = (file.tell() + alignment - 1) // alignment * alignment
-        starts = sorted(offset for _, _, offset in table) + [size - data]
-        tied = not any(name == "output.weight" for name, _, _ in table)
+        self.types = {name: kind for name, _, kind, _ in table}
+        starts = sorted(offset for _, _, _, offset in table) + [size - data]
+        tied = "output.weight" not in self.types
         self.bytes = self.weights = 0
-        for name, elements, offset in table:
+        for name, elements, _, offset in table:
             if tied or name != "token_embd.weight":
                 self.bytes += starts[starts.index(offset) + 1] - offset
             if name.startswith("blk.") and name.endswith(".weight") and "norm" not in name:
@@ -198,5 +200,4 @@ class GgufSizes:
         elements = 1
         for _ in range(self.take("I")):
             elements *= self.take("Q")
-        self.take("I")
-        return name, elements, self.take("Q")
+        return name, elements, self.take("I"), self.take("Q")

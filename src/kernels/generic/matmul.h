@@ -20,6 +20,27 @@ static void run_gemv(const MatmulArgs& a) {
 }
 #endif
 
+// Likewise for a few tokens, by STOKE_FEW, which takes whole tiles of rows and up to kFewTokens tokens.
+#ifdef STOKE_FEW
+template <typename Block>
+static void run_gemm(const MatmulArgs& a) {
+  const int64_t whole = a.x.tokens <= kFewTokens ? a.w.rows.size() / kRowTile * kRowTile : 0;
+  MatmulArgs part = a;
+  part.w.rows.end = part.w.rows.begin + whole;
+  if (whole != 0) STOKE_FEW<Block>(part);
+  if (whole == a.w.rows.size()) return;
+  part.w.rows = {a.w.rows.begin + whole, a.w.rows.end};
+  part.w.data += static_cast<size_t>(whole) * a.w.row_bytes;
+  part.y += whole;
+  gemm<Block>(part);
+}
+#else
+template <typename Block>
+static void run_gemm(const MatmulArgs& a) {
+  gemm<Block>(a);
+}
+#endif
+
 static void matmul(const MatmulArgs& a) {
   if (is_float(a.w.type)) return matmul_float(a);
   with_block_type(a.w.type, [&](auto* tag) {
@@ -27,7 +48,7 @@ static void matmul(const MatmulArgs& a) {
     if (a.x.tokens == 1) {
       run_gemv<Block>(a);
     } else {
-      gemm<Block>(a);
+      run_gemm<Block>(a);
     }
   });
 }

@@ -122,7 +122,7 @@ static void few_tile(const uint8_t* rows, size_t stride, int64_t cols, const Few
       for (size_t r = 16; r < 32; ++r) prefetch<sizeof(Block)>(base + r * stride);
     }
     V d[kGroups], m[T::kMin ? kGroups : 1];
-    Reader<Block>::scales({base, offsets}, d, m);
+    Reader<Block>::scales(Lanes{base, offsets}, d, m);
     add_few_subs<Block, kTokens>(std::make_integer_sequence<int, T::kElems / 32>(), base, stride, x, i, d, m, acc);
   }
 #pragma GCC unroll 8

@@ -69,6 +69,7 @@ Rates replay(const Trace& trace, cache::PolicyKind policy, int64_t slots, int64_
       leased.push_back(slot);
     }
     for (const cache::SlotId slot : leased) cache.release(slot);
+    if (trace.last[step]) cache.end_pass();
   }
   const double took_ns = static_cast<double>(std::clock() - start) * 1e9 / CLOCKS_PER_SEC;
   Rates rates = tally.rates();
@@ -137,11 +138,11 @@ void report(const Trace& trace, bool first) {
     const auto slots = std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(trace.units)));
     const Rates best = static_set(trace, slots);
     fmt::print("{}\n  {{\"trace\": \"{}\", \"tokens\": {}, \"units\": {}, \"lookups\": {}, \"capacity\": {},\n   ",
-               first && share == 0.25 ? "" : ",", trace.name, trace.tokens, trace.units, trace.uses.size(), share);
+               first && share == 0.25 ? "" : ",", trace.name, trace.tokens(), trace.units, trace.uses.size(), share);
     fmt::print("{},\n   ", json("lru", replay(trace, cache::PolicyKind::kLru, slots), best));
     fmt::print("{},\n   ", json("s3_fifo", replay(trace, cache::PolicyKind::kS3Fifo, slots), best));
     fmt::print("{},\n   ", json("lfu", replay(trace, cache::PolicyKind::kLfu, slots), best));
-    const auto token = static_cast<int64_t>(trace.uses.size()) / std::max(trace.tokens, 1);
+    const auto token = static_cast<int64_t>(trace.uses.size()) / std::max<int64_t>(trace.tokens(), 1);
     fmt::print("{},\n   ", json("lfu_recent", replay(trace, cache::PolicyKind::kLfu, slots, token), best));
     fmt::print("{},\n   {}}}", json("static", best, best), json("belady", belady(trace, slots), best));
     std::fflush(stdout);

@@ -132,7 +132,7 @@ Trace neurons(const NeuronShape& shape, int layers, int64_t per_layer, int token
   std::vector<Neuron> all = draw_neurons(shape, layers, per_layer, random);
   const double repeat = repeat_chance(all, shape.fired_before);
   std::uniform_real_distribution<float> chance;
-  Trace trace{.name = "neurons-" + shape.name, .units = layers * per_layer, .tokens = tokens};
+  Trace trace{.name = "neurons-" + shape.name, .units = layers * per_layer};
   for (int token = 0; token < tokens; ++token) {
     for (int64_t unit = 0; unit < trace.units; ++unit) {
       Neuron& neuron = all[unit];
@@ -140,6 +140,7 @@ Trace neurons(const NeuronShape& shape, int layers, int64_t per_layer, int token
       if (neuron.fired) trace.use(unit);
       if ((unit + 1) % per_layer == 0) trace.end_step();
     }
+    trace.end_token();
   }
   return trace;
 }
@@ -147,8 +148,7 @@ Trace neurons(const NeuronShape& shape, int layers, int64_t per_layer, int token
 Trace experts(const ExpertShape& shape, int tokens, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::uniform_real_distribution<double> chance;
-  Trace trace{
-      .name = fmt::format("experts-stay-{}", shape.stay), .units = shape.layers * shape.experts, .tokens = tokens};
+  Trace trace{.name = fmt::format("experts-stay-{}", shape.stay), .units = shape.layers * shape.experts};
   std::vector<std::discrete_distribution<int>> popularity;
   for (int layer = 0; layer < shape.layers; ++layer) {
     std::vector<double> weights;
@@ -172,6 +172,7 @@ Trace experts(const ExpertShape& shape, int tokens, uint64_t seed) {
       trace.end_step();
       before[layer] = now;
     }
+    trace.end_token();
   }
   return trace;
 }
@@ -182,20 +183,18 @@ Trace from_file(const std::string& path) {
   struct Step {
     int64_t layer = 0;
     std::vector<int64_t> units;
+    bool last = false;
   };
   std::vector<Step> steps;
   int64_t layers = 0;
   int64_t per_layer = 0;
   Trace trace{.name = path.substr(path.find_last_of('/') + 1)};
-  bool inside = false;
   for (std::string line; std::getline(file, line);) {
     Step step;
     if (!parse_line(line, step.layer, step.units)) {
-      inside = false;
+      if (!steps.empty()) steps.back().last = true;
       continue;
     }
-    trace.tokens += inside ? 0 : 1;
-    inside = true;
     layers = std::max(layers, step.layer + 1);
     for (const int64_t unit : step.units) per_layer = std::max(per_layer, unit + 1);
     steps.push_back(std::move(step));
@@ -204,7 +203,9 @@ Trace from_file(const std::string& path) {
   for (const Step& step : steps) {
     for (const int64_t unit : step.units) trace.use(step.layer * per_layer + unit);
     trace.end_step();
+    if (step.last) trace.end_token();
   }
+  trace.end_token();
   return trace;
 }
 

@@ -4,6 +4,7 @@
 // Thread role: any, plain data. Errors: a file that is not a trace ends the program with one line.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -13,12 +14,19 @@ namespace stoke::bench {
 struct Trace {
   std::string name;
   int64_t units = 0;
-  int tokens = 0;
   std::vector<int32_t> uses;   // unit ids, all steps behind each other
   std::vector<int64_t> steps;  // where each step ends in `uses`
+  std::vector<bool> last;      // whether the step is its token's last
 
   void use(int64_t unit) { uses.push_back(static_cast<int32_t>(unit)); }
-  void end_step() { steps.push_back(static_cast<int64_t>(uses.size())); }
+  void end_step() {
+    steps.push_back(static_cast<int64_t>(uses.size()));
+    last.push_back(false);
+  }
+  void end_token() {
+    if (!last.empty()) last.back() = true;
+  }
+  int64_t tokens() const { return std::count(last.begin(), last.end(), true); }
 };
 
 // Firing probabilities: their mean over all neurons, and the share of all firings that `top` of the neurons take.

@@ -33,6 +33,7 @@ class Walk {
 
   void step() {
     const int what = below(100);
+    if (below(50) == 0) cache_.end_pass();
     if (what < 45)
       find_or_reserve();
     else if (what < 60)

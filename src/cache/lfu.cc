@@ -59,7 +59,11 @@ void LfuPolicy::touch(int32_t unit, int32_t, int64_t uses) {
   // A listed slot would lie in the wrong bucket now: but whoever uses it holds it.
   counts_[unit] = static_cast<uint16_t>(std::min<int64_t>(counts_[unit] + uses, UINT16_MAX));
   sum_ += uses;
-  if (sum_ >= kMeanUses * static_cast<int64_t>(counts_.size())) age();
+}
+
+void LfuPolicy::end_pass() {
+  const int64_t most = kMeanUses * std::max<int64_t>(static_cast<int64_t>(counts_.size()), 1);
+  while (sum_ >= most) age();
 }
 
 int LfuPolicy::lowest() const {

@@ -44,6 +44,8 @@ class Policy {
   virtual void hold(int32_t slot) = 0;
   virtual void resume(int32_t unit, int32_t slot) = 0;
 
+  // The end of a pass over the layers: the time to forget.
+  virtual void end_pass() {}
   // The slots in use are [0, slots) from now on. Those beyond were removed.
   virtual void resize(int64_t slots) = 0;
   // Tracks what it should and nothing else; its tables agree. O(slots), for tests.

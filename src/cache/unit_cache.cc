@@ -155,6 +155,8 @@ void UnitCache::pin(UnitId unit, bool pinned) {
   }
 }
 
+void UnitCache::end_pass() { impl_->policy->end_pass(); }
+
 std::byte* UnitCache::data(SlotId slot) const {
   impl_->at(slot);
   return impl_->options.arena + slot.index * impl_->options.slot_bytes;

@@ -82,6 +82,10 @@ class UnitCache {
   void drop(UnitId unit);
   void pin(UnitId unit, bool pinned);  // ready or loading units
 
+  // All layers of a token, or of a batch or prompt, were looked up. kLfu ages its counts here and nowhere else, so that
+  // no layer's are halved before another's; without these calls it works, but never forgets. O(units) at times.
+  void end_pass();
+
   std::byte* data(SlotId slot) const;
   UnitId unit(SlotId slot) const;
   int leases(SlotId slot) const;

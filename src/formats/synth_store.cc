@@ -156,8 +156,8 @@ Result<SynthSummary> StoreWriter::write(const SynthMix& mix) {
 Result<SynthSummary> write_synth_store(const SynthOptions& options, const SynthShape& shape, const SynthMix& mix,
                                        const SynthPlan& plan) {
   if (!plan.fires()) {
-    return Status(Code::kInvalid, fmt::format("{}: a neuron store wants a shape with --ffn-act relu or drelu",
-                                              options.output));
+    return Status(Code::kInvalid,
+                  fmt::format("{}: a neuron store wants a shape with --ffn-act relu or drelu", options.output));
   }
   StoreWriter writer(options, shape, plan);
   return writer.write(mix);

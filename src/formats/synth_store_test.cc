@@ -70,9 +70,8 @@ TEST_P(SynthStore, Write_MakesAWholeStoreWithTheGgufsRows) {
     ASSERT_EQ(table.neurons, 288 * std::max<int64_t>(1, GetParam()));
     for (int64_t i = 0; i < table.neurons; ++i) {
       const char* record = to.data() + table.offset_of(i);
-      ASSERT_EQ(std::memcmp(record + table.record.up_offset, from.data() + up.offset + static_cast<size_t>(i) * row, row),
-                0)
-          << i;
+      const char* source = from.data() + up.offset + static_cast<size_t>(i) * row;
+      ASSERT_EQ(std::memcmp(record + table.record.up_offset, source, row), 0) << i;
       const std::string zeros(2 * row_bytes(DType::kQ4_0, 32), '\0');  // the stream's constant and slow dimensions
       ASSERT_EQ(std::memcmp(record + table.record.down_offset, zeros.data(), zeros.size()), 0) << i;
     }

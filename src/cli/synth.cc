@@ -72,7 +72,7 @@ Result<formats::SynthShape> shape_of(const SynthFlags& flags) {
 // Flags that would change nothing are refused: a model measured for a skew it does not have would mislead.
 Status check_activity(const CLI::App& verb, const formats::SynthShape& shape) {
   const bool fires = shape.activation == "relu" || shape.activation == "drelu";
-  for (const char* flag : {"--density", "--skew", "--firing-locality", "--stats-out"}) {
+  for (const char* flag : {"--density", "--skew", "--firing-locality", "--hot-first", "--stats-out"}) {
     if (verb.count(flag) > 0 && !fires) {
       return Status(Code::kInvalid, fmt::format("{} wants a shape with --ffn-act relu or drelu", flag));
     }
@@ -168,6 +168,8 @@ void add_activity_flags(CLI::App& verb, SynthFlags& flags) {
   number(
       "--firing-locality", flags.activity.firing_locality,
       "share of firing neurons that fired at the token before, too (default: 0.45 for measured, else what skew gives)");
+  verb.add_flag("--hot-first", flags.activity.hot_first, "neurons lie in the order of their probability, not by chance")
+      ->group("What fires (docs/synth.md)");
   number("--router-skew", flags.activity.router_skew, "Zipf exponent of the experts' popularity (default: 0)");
   number("--router-locality", flags.activity.router_locality,
          "share of a token's experts that the token before used, too (default: what skew gives)");
@@ -183,7 +185,9 @@ void add_synth(CLI::App& app, Context& context) {
   auto& flags = context.make<SynthFlags>();
   verb->add_option("SHAPE", flags.shape,
                    fmt::format("one of {}; absent: give sizes", fmt::join(formats::shape_names(), ", ")));
-  verb->add_option("-o,--output", flags.output, "file to write")->required()->type_name("OUT");
+  verb->add_option("-o,--output", flags.output, "file to write; NAME.stoke: a neuron store")
+      ->required()
+      ->type_name("OUT");
   verb->add_option("--type", flags.type, fmt::format("one of {}", fmt::join(formats::mix_names(), ", ")))
       ->type_name("TYPE")
       ->capture_default_str();

@@ -68,6 +68,7 @@ Result<SynthPlan> SynthPlan::make(const SynthShape& shape, const SynthActivity& 
 
 Status SynthPlan::plan_firing(const SynthActivity& activity) {
   constexpr double kMeasuredLocality = 0.45;
+  hot_first_ = activity.hot_first;
   STOKE_TRY(check_share("--density", activity.density, 0.001, 0.9));
   double locality = activity.firing_locality;
   if (locality < 0) locality = activity.skew == SynthSkew::kMeasured ? kMeasuredLocality : 0;
@@ -121,14 +122,14 @@ double SynthPlan::down_deviation(int64_t layer) const {
   return std::sqrt(kFfnGrowth / static_cast<double>(shape_.layers) / square);
 }
 
-// In the order of the gate's rows: by chance, since putting hot neurons first is the converter's work.
+// In the order of the gate's rows: by chance as in any model, unless they are to lie as a converter would put them.
 std::vector<float> SynthPlan::gate_biases(int64_t layer) const {
   const std::vector<double> ranked = firing_biases(curves_[static_cast<size_t>(layer)], shape_.ffn);
   std::vector<float> all;
   Random random(layer_seed(seed_, kForGate, layer));
   for (int64_t e = 0; e < std::max<int64_t>(1, shape_.experts); ++e) {
     std::vector<float> mixed(ranked.begin(), ranked.end());
-    shuffle(random, mixed);
+    if (!hot_first_) shuffle(random, mixed);
     all.insert(all.end(), mixed.begin(), mixed.end());
   }
   return all;

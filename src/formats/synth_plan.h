@@ -25,6 +25,7 @@ struct SynthActivity {
   double density = 0.12;  // mean share of neurons whose gate fires, of models whose activation is relu or drelu
   SynthSkew skew = SynthSkew::kPublished;
   double firing_locality = -1;  // share of firing neurons that fired at the previous token; -1: the skew's own
+  bool hot_first = false;       // neurons in the order of their probability, not by chance
   double router_skew = 0;       // as in RoutingWish
   double router_locality = 0;
 };
@@ -77,6 +78,7 @@ class SynthPlan {
   uint64_t seed_;
   bool fires_ = false;
   bool routes_ = false;
+  bool hot_first_ = false;
   bool slow_ = false;                // the slow dimensions are used
   std::vector<FiringCurve> curves_;  // (layers)
   double firing_slow_ = 0;           // share of the slow dimensions in a gate's variance

@@ -142,8 +142,8 @@ TEST_F(SynthActivity, Router_FollowsZipfAndLocality) {
 TEST_F(SynthActivity, Stats_AreTheFiringProbabilities) {
   const formats::SynthShape shape = relu_shape();
   const std::string path = folder_ / "s.json";
-  ASSERT_TRUE(formats::write_synth({.shape = shape, .seed = kSeed, .output = folder_ / "s.gguf", .stats_output = path})
-                  .ok());
+  ASSERT_TRUE(
+      formats::write_synth({.shape = shape, .seed = kSeed, .output = folder_ / "s.gguf", .stats_output = path}).ok());
   const auto counter = run(shape, {});
   std::ifstream in(path);
   const nlohmann::json stats = nlohmann::json::parse(in);

@@ -110,10 +110,6 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const Mode
   const TimePoint start = now();
   STOKE_ASSIGN(const kernels::Kernels* kernels, choose_kernels(options.isa));
   STOKE_ASSIGN(Prepared prepared, prepare(path, options));
-  if (!prepared.loaded.tables.empty()) {
-    return Status(Code::kUnsupported,
-                  fmt::format("{}: this stoke cannot run neuron stores yet: run the model it was made from", path));
-  }
   auto threads = std::make_unique<sys::ThreadPool>(options.threads > 0 ? options.threads : default_threads());
   std::unique_ptr<Engine> engine(new Engine(std::move(prepared), std::move(threads)));
   engine->start_ = start;
@@ -125,7 +121,10 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const Mode
 }
 
 Status Engine::take_memory(const ModelOptions& options) {
-  const ModelSize size = prepared_.size(*threads_);
+  if (!prepared_.loaded.tables.empty()) {
+    STOKE_ASSIGN(store_, SparseStore::open(prepared_.file, prepared_.loaded));
+  }
+  const ModelSize size = model_size(nullptr);
   const Budget budget = find_budget(options.memory_bytes, held_now());
   Result<Sizes> all = fit_sizes(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free, budget);
   if (all.ok()) {
@@ -141,18 +140,30 @@ Status Engine::take_memory(const ModelOptions& options) {
   cancellable_ = std::make_unique<CancellableSource>(source, resident_.get(), options.progress);
   STOKE_ASSIGN(pool_, kv::KvPool::create(pool_options(config(), sizes_)));
   score_rows_.resize(static_cast<size_t>(kScoreRows * config().vocab));
+  std::function<std::unique_ptr<model::Ffn>(model::Multiplier&)> make_ffn;
+  if (store_) make_ffn = [this](model::Multiplier& m) { return store_->make_ffn(m, sizes_.batch); };
   transformer_ = std::make_unique<model::Transformer>(
       model::Transformer::Parts{.config = config(),
                                 .weights = prepared_.loaded.weights,
                                 .source = *cancellable_,
                                 .pool = *pool_,
                                 .kernels = *kernels_,
-                                .threads = *threads_},
+                                .threads = *threads_,
+                                .make_ffn = std::move(make_ffn)},
       model::TransformerOptions{.max_batch = sizes_.batch, .max_context = sizes_.context});
   return ok_status();
 }
 
+ModelSize Engine::model_size(pipeline::IoQueue* queue) {
+  ModelSize size = prepared_.size(*threads_);
+  if (store_) {
+    size.ffn_bytes = [this, queue](int64_t batch) { return store_->ffn_bytes(*kernels_, *threads_, batch, queue); };
+  }
+  return size;
+}
+
 Status Engine::open_resident(const ModelOptions& options) {
+  if (store_) STOKE_TRY(store_->hold_all());
   cached_before_ = cached_now(prepared_.file);
   STOKE_ASSIGN(
       resident_,
@@ -170,12 +181,15 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
                              .config = config(),
                              .budget = budget.bytes};
   STOKE_ASSIGN(const Streaming::Range range, Streaming::range(request));
-  const ModelSize size = prepared_.size(*threads_);
+  STOKE_ASSIGN(streaming_, Streaming::open(prepared_.file));
+  const ModelSize size = model_size(&streaming_->queue());
+  const int64_t least_records = store_ ? store_->least_bytes() : 0;
   STOKE_ASSIGN(sizes_, fit_streaming(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free,
-                                     {.held = held + kSlackBytes, .least_weights = range.least}, budget));
+                                     {.held = held + kSlackBytes, .least_weights = range.least + least_records}, budget));
   memory_ = memory_need_streaming(size, sizes_, held + kSlackBytes);
   request.fixed = memory_.total - memory_.kv;
-  STOKE_ASSIGN(streaming_, Streaming::open(request));
+  if (store_) STOKE_TRY(open_records(range.most, least_records, &request));
+  STOKE_TRY(streaming_->open_source(request));
   memory_.weights = budget.bytes - memory_.total;
   memory_.total = budget.bytes;
   memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights);
@@ -183,6 +197,16 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   streaming_->poll_from(*threads_);
   streaming_->source().start();
   return ok_status();
+}
+
+// A store's matrices (attention, gates, head) come first: every token uses all of them. Records get the rest, and give
+// way to the KV cache as it grows.
+Status Engine::open_records(int64_t matrices, int64_t least, Streaming::Request* request) {
+  const int64_t room = request->budget - request->fixed;
+  const int64_t for_matrices = std::min(matrices, room - memory_.kv - least);
+  records_room_ = room - for_matrices;
+  request->budget = request->fixed + for_matrices;
+  return store_->cache_in(records_room_, streaming_->files(), streaming_->queue());
 }
 
 Status Engine::append(std::span<const int32_t> tokens, std::span<model::SequenceRun> runs,
@@ -205,6 +229,7 @@ Status Engine::append(std::span<const int32_t> tokens, std::span<model::Sequence
     return done;
   }
   for (const model::SequenceRun& run : runs) pool_->commit(run.seq, run.count);
+  if (store_) store_->end_pass();
   return ok_status();
 }
 
@@ -217,7 +242,11 @@ void Engine::make_room_for_kv() {
   if (used * page <= kv_room_) return;
   const int64_t step = std::max<int64_t>(1, all / 16);
   kv_room_ = std::min(all, (used + step - 1) / step * step) * page;
-  streaming_->make_room(kv_room_);
+  if (store_) {
+    store_->shrink(records_room_ - kv_room_);
+  } else {
+    streaming_->make_room(kv_room_);
+  }
 }
 
 void Engine::release_reserved(std::span<const model::SequenceRun> runs) {
@@ -235,6 +264,7 @@ Stats Engine::stats() {
   stats.load_s = open_s_;
   stats.budget_bytes = memory_.budget;
   timings_.fill(&stats);
+  if (store_) store_stats(&stats);
   if (streaming_) {
     stream_stats(&stats);
     return stats;
@@ -265,7 +295,17 @@ void Engine::stream_stats(Stats* stats) const {
   const uint64_t hits = counts.expert_hits + counts.dense_hits - stream_before_.expert_hits - stream_before_.dense_hits;
   const uint64_t misses =
       counts.expert_misses + counts.dense_misses - stream_before_.expert_misses - stream_before_.dense_misses;
-  if (hits + misses > 0) stats->cache_hit_rate = static_cast<double>(hits) / static_cast<double>(hits + misses);
+  if (!store_ && hits + misses > 0) stats->cache_hit_rate = static_cast<double>(hits) / static_cast<double>(hits + misses);
+}
+
+void Engine::store_stats(Stats* stats) const {
+  const pipeline::SparseCounts counts = store_->counts();
+  const auto share = [](uint64_t part, uint64_t whole) {
+    return whole == 0 ? -1.0 : static_cast<double>(part) / static_cast<double>(whole);
+  };
+  const uint64_t lookups = counts.fetch.lookups;
+  stats->active_neuron_share = share(lookups, counts.neurons);
+  if (streaming_) stats->cache_hit_rate = share(counts.fetch.hot_hits + counts.fetch.cache_hits, lookups);
 }
 
 Engine::IoMark Engine::io_now() const {

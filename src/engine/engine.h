@@ -16,6 +16,7 @@
 #include "engine/memory_need.h"
 #include "engine/model_loader.h"
 #include "engine/resident_source.h"
+#include "engine/sparse_store.h"
 #include "engine/streaming.h"
 #include "engine/timings.h"
 #include "kernels/kernels.h"
@@ -85,8 +86,11 @@ class Engine {
   Status take_memory(const ModelOptions& options);
   Status open_resident(const ModelOptions& options);
   Status open_streaming(const ModelOptions& options, const Budget& budget);
+  Status open_records(int64_t matrices, int64_t least, Streaming::Request* request);
+  ModelSize model_size(pipeline::IoQueue* queue);
   void make_room_for_kv();
   void stream_stats(Stats* stats) const;
+  void store_stats(Stats* stats) const;
   void release_reserved(std::span<const model::SequenceRun> runs);
 
   Prepared prepared_;
@@ -112,6 +116,8 @@ class Engine {
   std::unique_ptr<kv::KvPool> pool_;
   std::unique_ptr<ResidentSource> resident_;  // one of these two
   std::unique_ptr<Streaming> streaming_;
+  std::unique_ptr<SparseStore> store_;  // of a neuron store: its records
+  int64_t records_room_ = 0;            // bytes for records and KV, where they are streamed
   int64_t kv_room_ = 0;  // bytes of the KV pool that streaming has made room for
   std::unique_ptr<CancellableSource> cancellable_;
   std::unique_ptr<model::Transformer> transformer_;

@@ -80,6 +80,10 @@ MemoryReport memory_need(const ModelSize& model, const Sizes& sizes) {
   report.activations = static_cast<int64_t>(model::Transformer::bytes(
                            config, *model.threads, {.max_batch = sizes.batch, .max_context = sizes.context})) +
                        logits_bytes + kLoaderBytes;
+  if (model.ffn_bytes) {
+    report.activations +=
+        model.ffn_bytes(sizes.batch) - static_cast<int64_t>(model::FullFfn::bytes(config, sizes.batch));
+  }
   report.text = model.text_bytes;
   report.process = model.process_bytes;
   report.total = report.weights + report.kv + report.activations + report.text + report.process;

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "base/status.h"
@@ -26,6 +27,8 @@ struct ModelSize {
   int64_t weights_bytes = 0;
   int64_t text_bytes = 0;     // tokenizer and template, measured
   int64_t process_bytes = 0;  // what the process held before, measured
+  // Working memory of an FFN that is not FullFfn, by batch; empty: FullFfn's.
+  std::function<int64_t(int64_t)> ffn_bytes = {};
 };
 
 // What the options can change.

@@ -61,27 +61,31 @@ Result<Streaming::Range> Streaming::range(const Request& request) {
                .most = bytes(pipeline::StreamSource::all_slots(units))};
 }
 
-Result<std::unique_ptr<Streaming>> Streaming::open(const Request& request) {
-  STOKE_TRY(check(request.file, request.plan));
+Result<std::unique_ptr<Streaming>> Streaming::open(const formats::ModelFile& file) {
   std::unique_ptr<Streaming> out(new Streaming());
-  STOKE_ASSIGN(out->files_, open_files(request.file.files));
+  STOKE_ASSIGN(out->files_, open_files(file.files));
   STOKE_ASSIGN(out->reader_, io::open_reader({.depth = kDepth}, &out->reader_note_));
   out->queue_ = std::make_unique<pipeline::IoQueue>(*out->reader_, out->clock_, kQueued);
-  STOKE_ASSIGN(pipeline::UnitTable units, table(request, out->files_));
+  return out;
+}
+
+Status Streaming::open_source(const Request& request) {
+  STOKE_TRY(check(request.file, request.plan));
+  STOKE_ASSIGN(pipeline::UnitTable units, table(request, files_));
   const auto tables = static_cast<int64_t>(pipeline::StreamSource::bookkeeping_bytes(units, units.size()));
-  const int64_t room = request.budget - request.fixed - tables;
-  out->room_ = room;
-  const int64_t slots =
-      std::clamp<int64_t>(room / static_cast<int64_t>(units.slot_bytes()), 0, pipeline::StreamSource::all_slots(units));
+  room_ = request.budget - request.fixed - tables;
+  const auto slots = std::clamp<int64_t>(room_ / static_cast<int64_t>(units.slot_bytes()), 0,
+                                         pipeline::StreamSource::all_slots(units));
   if (slots < pipeline::StreamSource::least_slots(units, request.config)) {
     return Status(Code::kNoMemory, fmt::format("{}: room for {} row blocks is too little", request.file.path, slots));
   }
   const int64_t expert_units = units.layer_expert_units(request.config);
   STOKE_ASSIGN(sys::Memory arena, sys::Memory::map(static_cast<size_t>(slots) * units.slot_bytes()));
-  out->source_ = std::make_unique<pipeline::StreamSource>(
-      std::move(units), *out->queue_, std::move(arena),
-      pipeline::StreamOptions{.slots = slots, .expert_slots_least = expert_units});
-  return out;
+  const pipeline::StreamOptions options{.slots = slots,
+                                        .recent = expert_units * request.config.layers,
+                                        .expert_slots_least = expert_units};
+  source_ = std::make_unique<pipeline::StreamSource>(std::move(units), *queue_, std::move(arena), options);
+  return ok_status();
 }
 
 std::string Streaming::describe(int64_t weights_bytes, int64_t resident_bytes) const {

@@ -37,7 +37,10 @@ class Streaming {
     int64_t budget = 0;
     int64_t fixed = 0;  // bytes of the budget that are neither slots nor KV
   };
-  static Result<std::unique_ptr<Streaming>> open(const Request& request);
+  // Files, reader and queue.
+  static Result<std::unique_ptr<Streaming>> open(const formats::ModelFile& file);
+  // The source, which takes what the budget leaves.
+  Status open_source(const Request& request);
   ~Streaming();
 
   // Whether the plan's matrices can be streamed: they lie in their files as they are used.
@@ -48,9 +51,12 @@ class Streaming {
     int64_t most = 0;
   };
   static Result<Range> range(const Request& request);
+  int64_t room() const { return room_; }
 
   // One line: what is in memory, what every token reads, and how fast this machine's disk lets that be.
   std::string describe(int64_t weights_bytes, int64_t resident_bytes) const;
+  const std::vector<OpenedFile>& files() const { return files_; }
+  pipeline::IoQueue& queue() { return *queue_; }
   pipeline::StreamSource& source() { return *source_; }
   const pipeline::IoQueue& queue() const { return *queue_; }
   // The KV cache is going to hold so many bytes: slots make room for it. Requires: no lease.

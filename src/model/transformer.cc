@@ -92,7 +92,8 @@ Transformer::Transformer(const Parts& parts, const TransformerOptions& options)
       threads_(parts.threads),
       options_(options),
       multiplier_(kernels_, threads_, source_, {.max_tokens = options.max_batch}),
-      ffn_(std::make_unique<FullFfn>(config_, weights_, multiplier_, options.max_batch)) {
+      ffn_(parts.make_ffn ? parts.make_ffn(multiplier_)
+                          : std::make_unique<FullFfn>(config_, weights_, multiplier_, options.max_batch)) {
   CHECK(options.max_context == pool_.options().max_context);
   ScratchLayout count;
   layout(count, config_, threads_, options);

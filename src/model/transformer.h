@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -50,10 +51,12 @@ class Transformer {
     kv::KvPool& pool;
     const kernels::Kernels& kernels;
     sys::ThreadPool& threads;
+    // Makes the FFN, which may keep the multiplier; empty: FullFfn.
+    std::function<std::unique_ptr<Ffn>(Multiplier&)> make_ffn = {};
   };
 
   Transformer(const Parts& parts, const TransformerOptions& options);
-  // Bytes of working memory that a transformer takes.
+  // Bytes of working memory that a transformer takes, with FullFfn.
   static size_t bytes(const Config& config, const sys::ThreadPool& threads, const TransformerOptions& options);
 
   // Runs all layers: writes K and V of every row (the caller commits them), keeps the last state of `outputs`.

@@ -19,7 +19,8 @@ cache::CacheOptions cache_options(const UnitTable& table, const StreamOptions& o
           .slots = options.slots,
           .slot_bytes = table.slot_bytes(),
           .arena = arena,
-          .policy = table.expert_bytes() > 0 ? options.policy : cache::PolicyKind::kNone};
+          .policy = table.expert_bytes() > 0 ? options.policy : cache::PolicyKind::kNone,
+          .recent = options.recent};
 }
 
 uint64_t round_down(uint64_t n, uint64_t multiple) { return n / multiple * multiple; }
@@ -262,6 +263,7 @@ void StreamSource::loosen(UnitId needed) {
 void StreamSource::begin_pass(bool logits) {
   wants_tail_ = logits;
   forget_expected();
+  cache_.end_pass();  // of the pass before
 }
 
 void StreamSource::expect(std::span<const model::ExpectedProduct> products) {

@@ -36,7 +36,9 @@ void UnitTable::walk(const model::Weights& weights) {
     add_pair({.w = w.ffn.gate, .up = w.ffn.up}, false);
     add_pair({.w = w.ffn.down}, false);
     add_pair({.w = w.moe.router}, false);
-    add_experts(w.moe);
+    for (const model::ExpertSlices* slices : {&w.moe.gate, &w.moe.up, &w.moe.down, &w.sparse.gates}) {
+      add_experts(*slices);
+    }
     add_pair({.w = w.moe.shared.gate, .up = w.moe.shared.up}, false);
     add_pair({.w = w.moe.shared.down}, false);
     add_pair({.w = w.moe.shared_gate}, false);
@@ -45,14 +47,11 @@ void UnitTable::walk(const model::Weights& weights) {
   add_pair({.w = weights.head}, false);
 }
 
-void UnitTable::add_experts(const model::MoeWeights& moe) {
-  const model::ExpertSlices* all[] = {&moe.gate, &moe.up, &moe.down};
-  for (const model::ExpertSlices* slices : all) {
-    if (!slices->valid()) continue;
-    const int64_t rows = matrices_[static_cast<size_t>(slices->id.index)].info.rows;
-    for (int64_t first = slices->first; first + slices->rows <= rows; first += slices->step) {
-      add_pair({.w = {slices->id, {first, first + slices->rows}}}, true);
-    }
+void UnitTable::add_experts(const model::ExpertSlices& slices) {
+  if (!slices.valid()) return;
+  const int64_t rows = matrices_[static_cast<size_t>(slices.id.index)].info.rows;
+  for (int64_t first = slices.first; first + slices.rows <= rows; first += slices.step) {
+    add_pair({.w = {slices.id, {first, first + slices.rows}}}, true);
   }
 }
 

@@ -76,7 +76,7 @@ class UnitTable {
   };
   void walk(const model::Weights& weights);
   void add_pair(const model::ExpectedProduct& product, bool expert);
-  void add_experts(const model::MoeWeights& moe);
+  void add_experts(const model::ExpertSlices& slices);
   std::vector<Span> spans(const model::MatrixSlice& slice, bool expert) const;
   std::vector<int32_t> cut(const Span& span);
   void index();

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <fstream>
 #include <random>
 
@@ -91,11 +92,19 @@ class StoreContents {
     return down_.value(expert * table_.record.dim + d, i % table_.expert_neurons());
   }
 
+  float factor(int64_t i, int64_t d) const {
+    const auto* tensor = store_.file.find(store_tensor_name(formats::StorePart::kFactors, table_.layer, moe_));
+    const int64_t expert = i / table_.expert_neurons();
+    float value = 0;
+    std::memcpy(&value, store_.at(tensor->extent.offset) + 4 * (expert * table_.record.dim + d), sizeof(value));
+    return value;
+  }
+
   void check_down(int64_t i, const std::byte* down) const {
     const NeuronRecord& record = table_.record;
     if (record.down_encoding == DownEncoding::kRequantized) {
       std::vector<float> column;
-      for (int64_t d = 0; d < record.dim; ++d) column.push_back(source_down(i, d));
+      for (int64_t d = 0; d < record.dim; ++d) column.push_back(source_down(i, d) / factor(i, d));
       std::vector<std::byte> wanted(record.down_bytes);
       kernels::quantize_row(record.down_type, column.data(), wanted.data(), record.dim);
       ASSERT_EQ(std::memcmp(down, wanted.data(), wanted.size()), 0) << "down " << i;
@@ -153,6 +162,10 @@ TEST_P(ConvertedModel, HoldsTheSourcesRowsAndDownsColumns) {
   EXPECT_EQ(sparse.gate.valid(), c.layout == RecordLayout::kSplit && c.model.experts == 0);
   EXPECT_EQ(sparse.gates.valid(), c.layout == RecordLayout::kSplit && c.model.experts > 0);
   EXPECT_EQ(sparse.scales.valid(), c.down == "codes");
+  for (const float factor : sparse.factors) {
+    int exponent = 0;
+    EXPECT_EQ(std::frexp(factor, &exponent), 0.5F);  // a power of two: products with it are exact
+  }
   EXPECT_FALSE(plan->weights.layers[1].ffn.up.valid());
 }
 

@@ -35,6 +35,10 @@ StoreHeader two_layers(RecordLayout layout, DownEncoding encoding) {
       header.add_matrix(store_tensor_name(StorePart::kScales, layer, experts > 0), DType::kF16, shape(each / 32));
       header.add_matrix(store_tensor_name(StorePart::kMins, layer, experts > 0), DType::kF16, shape(each / 32));
     }
+    if (encoding == DownEncoding::kRequantized) {
+      const std::vector<int64_t> dims = experts == 0 ? std::vector{kDim} : std::vector{experts, kDim};
+      header.add_matrix(store_tensor_name(StorePart::kFactors, layer, experts > 0), DType::kF32, dims);
+    }
     header.add_records(record, each * (experts == 0 ? 1 : experts), experts);
   }
   header.finish();
@@ -137,6 +141,7 @@ struct Claims {
   std::vector<int32_t> gate = {8}, up = {8}, down_types = {8}, bytes = {128};
   std::vector<int64_t> shape = {2, 128};
   std::string records = "blk.0.ffn_records";
+  int64_t factors = 32;
   int64_t record_checksums = 2, matrix_checksums = 1, seal = 4;
 };
 
@@ -151,7 +156,7 @@ std::string claim(const Claims& claims) {
   header.set_i32s(store_keys::kUpTypes, claims.up);
   header.set_i32s(store_keys::kDownTypes, claims.down_types);
   header.set_i32s(store_keys::kRecordBytes, claims.bytes);
-  header.add_tensor("a", DType::kF32, std::vector<int64_t>{4});
+  header.add_tensor("blk.0.ffn_down_factors", DType::kF32, std::vector{claims.factors});
   header.add_raw(claims.records, kRawI8, claims.shape);
   header.add_raw(kRecordChecksums, kRawI32, std::vector<int64_t>{claims.record_checksums});
   header.add_raw(kMatrixChecksums, kRawI32, std::vector<int64_t>{claims.matrix_checksums});
@@ -191,6 +196,7 @@ TEST(NeuronStore, RefusesClaimsThatDisagree) {
          c.shape = {1, 2, 128};
        }},
       {"blk.0.ffn_records_exps", [](Claims& c) { c.records = "blk.0.ffn_records_exps"; }},
+      {"blk.0.ffn_down_factors", [](Claims& c) { c.factors = 16; }},
       {"stoke.record_checksums", [](Claims& c) { c.record_checksums = 3; }},
       {"stoke.matrix_checksums", [](Claims& c) { c.matrix_checksums = 2; }},
       {"stoke.seal", [](Claims& c) { c.seal = 3; }},

@@ -3,13 +3,17 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <span>
 #include <string>
 
 #include "formats/gguf.h"
 #include "formats/store_header.h"
+#include "formats/store_writer.h"
 #include "sys/checksum.h"
+#include "sys/files.h"
 
 namespace stoke::formats {
 namespace {
@@ -115,6 +119,32 @@ TEST(NeuronStore, FindsWhatTheWriterDeclared) {
                 sys::checksum32(bytes.data() + table.offset_of(5), table.record.record_bytes));
     }
   }
+}
+
+TEST(NeuronStore, TheWriterMakesTheSameFile) {
+  const StoreHeader header = two_layers(RecordLayout::kSplit, DownEncoding::kCodes);
+  const std::string path = testing::TempDir() + "stoke_store_writer.stoke";
+  auto writer = StoreWriter::create(path, header);
+  ASSERT_TRUE(writer.ok()) << writer.status().message();
+  const std::string wanted = file_of(header);
+  for (size_t i = 0; i < header.tensors().size(); ++i) {
+    const StoreHeader::Tensor& tensor = header.tensors()[i];
+    while ((*writer)->index() == i) {
+      const uint64_t at = (*writer)->done();
+      const std::string bytes(std::min(2 * tensor.unit_bytes, tensor.bytes - at), '\x5a');
+      ASSERT_TRUE((*writer)->append(std::as_bytes(std::span(bytes))).ok());
+    }
+  }
+  ASSERT_TRUE((*writer)->finish().ok());
+  const std::string found = *sys::read_file(path);
+  std::filesystem::remove(path);
+  const auto store = read_neuron_store(*open_bytes(found));
+  ASSERT_TRUE(store.ok()) << store.status().message();
+  EXPECT_TRUE(checksums_of(found, *store).ok());
+  for (const StoreHeader::Tensor& tensor : header.tensors()) {  // padding differs: the test's is no zeros
+    EXPECT_EQ(found.compare(tensor.offset, tensor.bytes, wanted, tensor.offset, tensor.bytes), 0) << tensor.name;
+  }
+  EXPECT_EQ(found.substr(header.tail_offset()), wanted.substr(header.tail_offset()));
 }
 
 TEST(NeuronStore, DamageToHeaderTablesAndSealIsFound) {

@@ -98,15 +98,9 @@ Result<Loss> measure_loss(const ConvertFlags& flags, const std::string& source, 
 
 void print_summary(const ConvertFlags& flags, const convert::ConvertSummary& summary, const std::optional<Loss>& loss) {
   if (flags.json) {
-    Json json = {{"output", flags.output},
-                {"bytes", summary.bytes},
-                {"resumed_bytes", summary.resumed},
-                {"layers", summary.layers},
-                {"neurons", summary.neurons},
-                {"record_bytes", summary.record_bytes},
-                {"layout", flags.layout},
-                {"up", summary.up},
-                {"down", summary.down}};
+    Json json = {{"output", flags.output},   {"bytes", summary.bytes},     {"resumed_bytes", summary.resumed},
+                 {"layers", summary.layers}, {"neurons", summary.neurons}, {"record_bytes", summary.record_bytes},
+                 {"layout", flags.layout},   {"up", summary.up},           {"down", summary.down}};
     if (loss) json["perplexity"] = {{"source", loss->source}, {"store", loss->store}};
     print_json(json);
   } else if (!flags.quiet) {
@@ -122,14 +116,13 @@ void print_summary(const ConvertFlags& flags, const convert::ConvertSummary& sum
 
 Result<convert::ConvertSummary> convert_showing(const ConvertFlags& flags, const std::string& source,
                                                 const Interrupt& interrupt) {
-  convert::ConvertOptions options{
-      .model = source,
-      .output = flags.output,
-      .layout = flags.layout == "bundle" ? RecordLayout::kBundle : RecordLayout::kSplit,
-      .down = flags.down,
-      .quant = flags.quant,
-      .ffn_act = flags.ffn_act,
-      .threads = flags.threads};
+  convert::ConvertOptions options{.model = source,
+                                  .output = flags.output,
+                                  .layout = flags.layout == "bundle" ? RecordLayout::kBundle : RecordLayout::kSplit,
+                                  .down = flags.down,
+                                  .quant = flags.quant,
+                                  .ffn_act = flags.ffn_act,
+                                  .threads = flags.threads};
   ProgressLine line(!flags.quiet && is_terminal(2));
   options.progress = [&](const convert::ConvertProgress& at) {
     line.show(at);

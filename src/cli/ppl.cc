@@ -1,10 +1,9 @@
 // stoke ppl: perplexity, as llama-perplexity measures it (perplexity.h), in windows of --ctx tokens.
-#include "cli/perplexity.h"
-
 #include <fmt/format.h>
 
 #include "cli/flags.h"
 #include "cli/output.h"
+#include "cli/perplexity.h"
 
 namespace stoke::cli {
 namespace {
@@ -25,11 +24,10 @@ int run(PplFlags flags) {
   Model& model = **opened;
   auto text = read_prompt(flags.prompt);
   if (!text.ok()) return fail(text.status());
-  const auto scored = score_text(model, *text,
-                                 {.window = flags.model.context,
-                                  .windows_max = flags.windows,
-                                  .progress = is_terminal(2) && !flags.output.quiet},
-                                 interrupt);
+  const auto scored = score_text(
+      model, *text,
+      {.window = flags.model.context, .windows_max = flags.windows, .progress = is_terminal(2) && !flags.output.quiet},
+      interrupt);
   if (interrupt.raised()) return kExitInterrupted;
   if (!scored.ok()) return fail(scored.status());
   const PplScore& score = *scored;

@@ -1,5 +1,5 @@
-// `stoke inspect --verify`: a store against the checksums it carries, any other model's files against a list of SHA-256.
-// Thread role: main thread.
+// `stoke inspect --verify`: a store against the checksums it carries, any other model's files against a list of
+// SHA-256. Thread role: main thread.
 #pragma once
 
 #include <string>

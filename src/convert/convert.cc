@@ -54,6 +54,7 @@ class Converter {
   Status write_piece(const Piece& piece);
   Status write_rows(const Piece& piece);
   Status write_scales(const Piece& piece, int which);
+  Status write_factors(const Piece& piece);
   Status write_records(const Piece& piece);
   Status pack_records(const LayerFfn& ffn, int64_t expert, const DownView& down, RowRange neurons);
   Status load_down(const LayerFfn& ffn, int64_t expert, DownView* out);
@@ -69,6 +70,7 @@ class Converter {
   sys::ThreadPool pool_;
   std::vector<std::vector<float>> floats_;  // one a worker
   sys::Memory down_;                        // of one expert
+  std::vector<float> factors_;              // of its rows
   sys::Memory rows_;                        // gate's and up's of a tile
   sys::Memory out_;                         // what is about to be written
   ConvertProgress progress_;
@@ -134,6 +136,10 @@ Status Converter::load_down(const LayerFfn& ffn, int64_t expert, DownView* out) 
   const model::MatrixSlice slice = ffn.down.expert(expert);
   STOKE_TRY(reader_.read(slice.id, slice.rows, down_.data()));
   *out = {.type = spec.info.type, .dim = slice.rows.size(), .ffn = spec.info.cols, .data = down_.data()};
+  if (ffn.record.down_encoding == DownEncoding::kCodes) return ok_status();
+  factors_.resize(static_cast<size_t>(out->dim));
+  row_factors(*out, factors_.data());
+  out->factors = factors_.data();
   return ok_status();
 }
 
@@ -147,6 +153,17 @@ Status Converter::write_scales(const Piece& piece, int which) {
     extract_scales(down, which, scales.data() + static_cast<size_t>(e) * each);
   }
   return put(piece, 0, std::as_bytes(std::span(scales)));
+}
+
+Status Converter::write_factors(const Piece& piece) {
+  const LayerFfn& ffn = plan_.layers[plan_.steps[piece.step].layer];
+  std::vector<float> factors(static_cast<size_t>(ffn.experts * ffn.down.rows));
+  for (int64_t e = 0; e < ffn.experts; ++e) {
+    DownView down;
+    STOKE_TRY(load_down(ffn, e, &down));
+    std::copy_n(down.factors, down.dim, factors.data() + e * down.dim);
+  }
+  return put(piece, 0, std::as_bytes(std::span(factors)));
 }
 
 // Records of neurons of an expert into out_. What no part covers is zeros.
@@ -200,6 +217,8 @@ Status Converter::write_piece(const Piece& piece) {
       return write_scales(piece, 0);
     case Step::Kind::kMins:
       return write_scales(piece, 1);
+    case Step::Kind::kFactors:
+      return write_factors(piece);
     case Step::Kind::kRecords:
       break;
   }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <fstream>
 #include <random>
 
@@ -91,11 +92,19 @@ class StoreContents {
     return down_.value(expert * table_.record.dim + d, i % table_.expert_neurons());
   }
 
+  float factor(int64_t i, int64_t d) const {
+    const auto* tensor = store_.file.find(store_tensor_name(formats::StorePart::kFactors, table_.layer, moe_));
+    const int64_t expert = i / table_.expert_neurons();
+    float value = 0;
+    std::memcpy(&value, store_.at(tensor->extent.offset) + 4 * (expert * table_.record.dim + d), sizeof(value));
+    return value;
+  }
+
   void check_down(int64_t i, const std::byte* down) const {
     const NeuronRecord& record = table_.record;
     if (record.down_encoding == DownEncoding::kRequantized) {
       std::vector<float> column;
-      for (int64_t d = 0; d < record.dim; ++d) column.push_back(source_down(i, d));
+      for (int64_t d = 0; d < record.dim; ++d) column.push_back(source_down(i, d) / factor(i, d));
       std::vector<std::byte> wanted(record.down_bytes);
       kernels::quantize_row(record.down_type, column.data(), wanted.data(), record.dim);
       ASSERT_EQ(std::memcmp(down, wanted.data(), wanted.size()), 0) << "down " << i;
@@ -153,6 +162,10 @@ TEST_P(ConvertedModel, HoldsTheSourcesRowsAndDownsColumns) {
   EXPECT_EQ(sparse.gate.valid(), c.layout == RecordLayout::kSplit && c.model.experts == 0);
   EXPECT_EQ(sparse.gates.valid(), c.layout == RecordLayout::kSplit && c.model.experts > 0);
   EXPECT_EQ(sparse.scales.valid(), c.down == "codes");
+  for (const float factor : sparse.factors) {
+    int exponent = 0;
+    EXPECT_EQ(std::frexp(factor, &exponent), 0.5F);  // a power of two: products with it are exact
+  }
   EXPECT_FALSE(plan->weights.layers[1].ffn.up.valid());
 }
 
@@ -165,7 +178,49 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{{"relu", "q4_0"}, kBundle, "q8_0"}, Case{{"relu", "q4_0"}, kSplit, "codes"},
                     Case{{"relu", "q8_0"}, kBundle, "codes"}, Case{{"relu", "f16"}, kSplit, ""},
                     Case{{"relu", "bf16"}, kBundle, "q5_0"}, Case{{"drelu", "q8_0", 96, 4}, kSplit, ""},
-                    Case{{"relu", "q4_0", 32, 3}, kBundle, "codes"}, Case{{"relu", "q4_0", 288, 2}, kSplit, "codes"}));
+                    Case{{"relu", "q4_0", 32, 3}, kBundle, "codes"}, Case{{"relu", "q4_0", 288, 2}, kSplit, "codes"},
+                    Case{{"relu", "q5_1"}, kSplit, "codes"}, Case{{"drelu", "iq4_nl"}, kBundle, "codes"},
+                    Case{{"relu", "q4_k_m", 512, 0, 256}, kSplit, ""},
+                    Case{{"relu", "q6_k", 256, 2, 256}, kBundle, "q4_0"}));
+
+// Folders keep their names, their configuration and each expert in a tensor of its own.
+TEST_F(ConvertTest, FoldersBecomeStoresToo) {
+  for (const std::string name : {"llama-reglu", "mistral-drelu", "mixtral-drelu"}) {
+    const std::string folder = "tests/data/model/" + name;
+    const auto summary = convert(options_for(folder, path(name + ".stoke")));
+    ASSERT_TRUE(summary.ok()) << summary.status().message();
+    OpenedStore store;
+    open_store(path(name + ".stoke"), &store);
+    if (HasFatalFailure()) return;
+    const auto source = formats::open_model_file(folder);
+    EXPECT_EQ(store.file.config_json, source->config_json);
+    const auto before = engine::plan_model(*source, {});
+    const auto after = engine::plan_model(store.file, {});
+    ASSERT_TRUE(before.ok() && after.ok()) << after.status().message();
+    EXPECT_EQ(after->config.activation, before->config.activation);
+    const bool moe = name == "mixtral-drelu";
+    const RecordTable& table = store.store.tables[1];
+    EXPECT_EQ(table.experts, moe ? 4 : 1);
+    const std::string prefix = "model.layers.1.";
+    const std::string up_name = moe ? "block_sparse_moe.experts.3.w3.weight" : "mlp.up_proj.weight";
+    const std::string down_name = moe ? "block_sparse_moe.experts.3.w2.weight" : "mlp.down_proj.weight";
+    const SourceMatrix up = read_matrix(*source, prefix + up_name);
+    const SourceMatrix down = read_matrix(*source, prefix + down_name);
+    const std::vector<float>& factors = after->weights.layers[1].sparse.factors;
+    const int64_t expert = table.experts - 1;
+    std::vector<float> column(static_cast<size_t>(down.cols == 0 ? 0 : table.record.dim));
+    for (int64_t i = 0; i < table.expert_neurons(); ++i) {
+      const std::byte* record = store.at(table.offset_of(expert * table.expert_neurons() + i));
+      ASSERT_EQ(std::memcmp(record + table.record.up_offset, up.row(i), row_bytes(up.type, up.cols)), 0) << i;
+      kernels::best().dequantize_row(table.record.down_type, record + table.record.down_offset, column.data(),
+                                     table.record.dim);
+      for (int64_t d = 0; d < table.record.dim; ++d) {
+        const float factor = factors[static_cast<size_t>(expert * table.record.dim + d)];
+        ASSERT_EQ(column[static_cast<size_t>(d)] * factor, down.value(d, i)) << i << ", " << d;
+      }
+    }
+  }
+}
 
 TEST_F(ConvertTest, RefusesModelsThatAreNotRelu) {
   write_tiny({.activation = "silu"}, path("m.gguf"));

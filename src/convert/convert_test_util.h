@@ -25,12 +25,13 @@ struct TinyModel {
   std::string type = "q8_0";
   int64_t ffn = 320;  // more than a tile of columns, and not a whole number of them
   int64_t experts = 0;
+  int64_t dim = 64;
 };
 
 inline void write_tiny(const TinyModel& tiny, const std::string& path) {
   formats::SynthShape shape = *formats::free_shape("llama");
   shape.layers = 2;
-  shape.dim = 64;
+  shape.dim = tiny.dim;
   shape.heads = 2;
   shape.ffn = tiny.ffn;
   shape.vocab = 300;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 
 #include "base/check.h"
@@ -59,9 +60,13 @@ void encode_requantized(const DownView& down, const NeuronRecord& record, RowRan
     for (int64_t r = 0; r < depth; ++r) {
       kernels.dequantize_row(down.type, down.at(d + r, columns.begin), rows.data() + r * count, count);
     }
+    std::array<float, static_cast<size_t>(kRows)> inverse;
+    for (int64_t r = 0; r < depth; ++r) inverse[static_cast<size_t>(r)] = 1.0F / down.factors[d + r];
     for (int64_t c = 0; c < count; ++c) {
       float* const column = floats->data() + c * down.dim + d;
-      for (int64_t r = 0; r < depth; ++r) column[r] = rows[static_cast<size_t>(r * count + c)];
+      for (int64_t r = 0; r < depth; ++r) {
+        column[r] = rows[static_cast<size_t>(r * count + c)] * inverse[static_cast<size_t>(r)];
+      }
     }
   }
   for (int64_t c = 0; c < count; ++c) {
@@ -99,6 +104,18 @@ void encode_columns(const DownView& down, const NeuronRecord& record, RowRange c
     encode_codes(down, record, columns, out);
   } else {
     encode_requantized(down, record, columns, floats, out);
+  }
+}
+
+void row_factors(const DownView& down, float* out) {
+  std::vector<float> row(static_cast<size_t>(down.ffn));
+  for (int64_t d = 0; d < down.dim; ++d) {
+    kernels::best().dequantize_row(down.type, down.at(d, 0), row.data(), down.ffn);
+    double squares = 0;
+    for (const float x : row) squares += static_cast<double>(x) * static_cast<double>(x);
+    const double rms = std::sqrt(squares / static_cast<double>(down.ffn));
+    const bool sane = rms > 0x1p-100 && rms < 0x1p100;
+    out[d] = sane ? std::exp2(static_cast<float>(std::round(std::log2(rms)))) : 1.0F;
   }
 }
 

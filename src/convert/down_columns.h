@@ -22,6 +22,7 @@ struct DownView {
   int64_t dim = 0;
   int64_t ffn = 0;
   const std::byte* data = nullptr;
+  const float* factors = nullptr;  // (dim), powers of two by which rows are divided first; requantized only
 
   // The blocks of row d from column `first` on. Requires: first is at a block's beginning.
   const std::byte* at(int64_t d, int64_t first) const {
@@ -34,6 +35,10 @@ struct DownView {
 // `floats`: a buffer that is kept from call to call, one a thread; requantized only.
 void encode_columns(const DownView& down, const NeuronRecord& record, RowRange columns, std::vector<float>* floats,
                     std::byte* out);
+
+// The factor of each row: the power of two nearest to the root mean square of its elements. A model's few outlier
+// dimensions would otherwise spoil the blocks along the model dimension that they stand in.
+void row_factors(const DownView& down, float* out);
 
 // The table of scales (which = 0) or minima (which = 1) that goes with codes: (ffn / 32, dim) halves.
 void extract_scales(const DownView& down, int which, uint16_t* out);

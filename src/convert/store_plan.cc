@@ -189,6 +189,11 @@ void Planner::add_ffn(size_t layer) {
     plan_.header.add_matrix(store_tensor_name(StorePart::kGate, l, ffn.moe), record.gate_type, shape(neurons));
     plan_.steps.push_back({.kind = Step::Kind::kRows, .rows = ffn.gate, .row_count = ffn.experts * neurons});
   }
+  if (record.down_encoding == DownEncoding::kRequantized) {
+    const std::vector<int64_t> dims = ffn.moe ? std::vector<int64_t>{ffn.experts, record.dim} : std::vector{record.dim};
+    plan_.header.add_matrix(store_tensor_name(StorePart::kFactors, l, ffn.moe), DType::kF32, dims);
+    plan_.steps.push_back({.kind = Step::Kind::kFactors, .layer = layer});
+  }
   if (record.down_encoding == DownEncoding::kCodes) {
     plan_.header.add_matrix(store_tensor_name(StorePart::kScales, l, ffn.moe), DType::kF16,
                             shape(neurons / kCodeBlock));

@@ -43,6 +43,7 @@ struct Step {
     kRecords,  // of a layer
     kScales,   // of a layer, kCodes
     kMins,
+    kFactors,  // of a layer, kRequantized
   };
   Kind kind = Kind::kCopy;
   formats::Extent extent;    // kCopy

@@ -196,7 +196,10 @@ Status Assembler::sparse(Place at, LayerWeights* out) {
     if (moe) sparse.gates = {.id = sparse.gate.id, .first = 0, .step = neurons, .rows = neurons};
     if (moe) sparse.gate = {};
   }
-  if (records.record.down_encoding == DownEncoding::kCodes) {
+  if (records.record.down_encoding == DownEncoding::kRequantized) {
+    STOKE_ASSIGN(sparse.factors, table_.named_vector(store_tensor_name(formats::StorePart::kFactors, at.layer, moe),
+                                                     records.experts * config_.dim));
+  } else {
     STOKE_ASSIGN(sparse.scales, part(formats::StorePart::kScales, records.neurons / kCodeBlock));
     if (info(records.record.down_type).has_min) {
       STOKE_ASSIGN(sparse.mins, part(formats::StorePart::kMins, records.neurons / kCodeBlock));

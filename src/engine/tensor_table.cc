@@ -214,13 +214,24 @@ Result<model::Vector> TensorTable::vector(Role role, Place place, int64_t count,
     if (required) return missing(role, place);
     return model::Vector();
   }
-  if (tensor->rows() * tensor->cols() != count) return wrong_shape(*tensor, fmt::format("{} elements", count));
-  if (!tensor->raw_type.empty() || !is_float(tensor->type)) {
+  return to_vector(*tensor, count);
+}
+
+Result<model::Vector> TensorTable::named_vector(const std::string& name, int64_t count) {
+  const auto it = known_.find(name);
+  if (it == known_.end()) return Status(Code::kCorrupt, fmt::format("{}: tensor {} is missing", file_.path, name));
+  it->second.used = true;
+  return to_vector(*it->second.tensor, count);
+}
+
+Result<model::Vector> TensorTable::to_vector(const TensorEntry& tensor, int64_t count) {
+  if (tensor.rows() * tensor.cols() != count) return wrong_shape(tensor, fmt::format("{} elements", count));
+  if (!tensor.raw_type.empty() || !is_float(tensor.type)) {
     return Status(Code::kUnsupported, fmt::format("{}: tensor {} is {}; stoke wants F32, F16 or BF16 here", file_.path,
-                                                  tensor->name, info(tensor->type).title));
+                                                  tensor.name, info(tensor.type).title));
   }
   model::Vector out(static_cast<size_t>(count));
-  STOKE_TRY(read(*tensor, &out));
+  STOKE_TRY(read(tensor, &out));
   return out;
 }
 

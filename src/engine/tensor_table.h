@@ -56,6 +56,8 @@ class TensorTable {
   Result<model::ExpertSlices> picked_experts(const Picked& picked, Place place, int64_t count, Dims dims);
   // A matrix of a neuron store, which has the same name whatever the family.
   Result<model::MatrixSlice> named(const std::string& name, int layer, Dims dims);
+  // Likewise a float tensor of `count` elements.
+  Result<model::Vector> named_vector(const std::string& name, int64_t count);
   // Read by other means, so that it counts as used.
   void note_used(std::string_view name);
   // A float tensor of `count` elements as FP32; empty where it is absent and not required.
@@ -75,6 +77,7 @@ class TensorTable {
   DType loaded_type(model::Role role, DType stored, int64_t cols) const;
   model::MatrixId add(MatrixSpec spec);
   Result<MatrixSpec> spec_of(model::Role role, Place place, const formats::TensorEntry& tensor, Dims dims) const;
+  Result<model::Vector> to_vector(const formats::TensorEntry& tensor, int64_t count);
   Status read(const formats::TensorEntry& tensor, std::vector<float>* out);
 
   const formats::ModelFile& file_;

@@ -104,7 +104,9 @@ Status check_layer(const ModelFile& model, const RecordTable& table, bool expert
   if (table.record.layout == RecordLayout::kSplit) {
     STOKE_TRY(check_beside(model, StorePart::kGate, table, experts, table.neurons, table.record.gate_type));
   }
-  if (table.record.down_encoding != DownEncoding::kCodes) return ok_status();
+  if (table.record.down_encoding == DownEncoding::kRequantized) {
+    return check_beside(model, StorePart::kFactors, table, experts, table.experts, DType::kF32);
+  }
   if (table.expert_neurons() % kCodeBlock != 0) {
     return damaged(model, fmt::format("tensor {} has {} neurons, which are not whole blocks of {}", table.name,
                                       table.expert_neurons(), kCodeBlock));
@@ -220,9 +222,11 @@ std::string store_tensor_name(StorePart part, int64_t layer, bool experts) {
     case StorePart::kScales:
       return fmt::format("blk.{}.ffn_down_scales{}", layer, suffix);
     case StorePart::kMins:
+      return fmt::format("blk.{}.ffn_down_mins{}", layer, suffix);
+    case StorePart::kFactors:
       break;
   }
-  return fmt::format("blk.{}.ffn_down_mins{}", layer, suffix);
+  return fmt::format("blk.{}.ffn_down_factors{}", layer, suffix);
 }
 
 uint64_t NeuronStore::record_bytes() const {

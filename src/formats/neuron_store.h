@@ -50,7 +50,7 @@ inline constexpr std::string_view kSeal = "stoke.seal";  // I32 (4): of header, 
 const char* layout_name(RecordLayout layout);
 const char* encoding_name(DownEncoding encoding);
 
-enum class StorePart { kGate, kRecords, kScales, kMins };
+enum class StorePart { kGate, kRecords, kScales, kMins, kFactors };
 std::string store_tensor_name(StorePart part, int64_t layer, bool experts);
 
 // A tensor that is neither records nor checksums: its rows are checksummed by sixteen (the last by what is left).

@@ -3,13 +3,17 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <filesystem>
 #include <functional>
 #include <span>
 #include <string>
 
 #include "formats/gguf.h"
 #include "formats/store_header.h"
+#include "formats/store_writer.h"
 #include "sys/checksum.h"
+#include "sys/files.h"
 
 namespace stoke::formats {
 namespace {
@@ -34,6 +38,10 @@ StoreHeader two_layers(RecordLayout layout, DownEncoding encoding) {
     if (encoding == DownEncoding::kCodes) {
       header.add_matrix(store_tensor_name(StorePart::kScales, layer, experts > 0), DType::kF16, shape(each / 32));
       header.add_matrix(store_tensor_name(StorePart::kMins, layer, experts > 0), DType::kF16, shape(each / 32));
+    }
+    if (encoding == DownEncoding::kRequantized) {
+      const std::vector<int64_t> dims = experts == 0 ? std::vector{kDim} : std::vector{experts, kDim};
+      header.add_matrix(store_tensor_name(StorePart::kFactors, layer, experts > 0), DType::kF32, dims);
     }
     header.add_records(record, each * (experts == 0 ? 1 : experts), experts);
   }
@@ -113,6 +121,32 @@ TEST(NeuronStore, FindsWhatTheWriterDeclared) {
   }
 }
 
+TEST(NeuronStore, TheWriterMakesTheSameFile) {
+  const StoreHeader header = two_layers(RecordLayout::kSplit, DownEncoding::kCodes);
+  const std::string path = testing::TempDir() + "stoke_store_writer.stoke";
+  auto writer = StoreWriter::create(path, header);
+  ASSERT_TRUE(writer.ok()) << writer.status().message();
+  const std::string wanted = file_of(header);
+  for (size_t i = 0; i < header.tensors().size(); ++i) {
+    const StoreHeader::Tensor& tensor = header.tensors()[i];
+    while ((*writer)->index() == i) {
+      const uint64_t at = (*writer)->done();
+      const std::string bytes(std::min(2 * tensor.unit_bytes, tensor.bytes - at), '\x5a');
+      ASSERT_TRUE((*writer)->append(std::as_bytes(std::span(bytes))).ok());
+    }
+  }
+  ASSERT_TRUE((*writer)->finish().ok());
+  const std::string found = *sys::read_file(path);
+  std::filesystem::remove(path);
+  const auto store = read_neuron_store(*open_bytes(found));
+  ASSERT_TRUE(store.ok()) << store.status().message();
+  EXPECT_TRUE(checksums_of(found, *store).ok());
+  for (const StoreHeader::Tensor& tensor : header.tensors()) {  // padding differs: the test's is no zeros
+    EXPECT_EQ(found.compare(tensor.offset, tensor.bytes, wanted, tensor.offset, tensor.bytes), 0) << tensor.name;
+  }
+  EXPECT_EQ(found.substr(header.tail_offset()), wanted.substr(header.tail_offset()));
+}
+
 TEST(NeuronStore, DamageToHeaderTablesAndSealIsFound) {
   const StoreHeader header = two_layers(RecordLayout::kSplit, DownEncoding::kRequantized);
   const std::string bytes = file_of(header);
@@ -137,6 +171,7 @@ struct Claims {
   std::vector<int32_t> gate = {8}, up = {8}, down_types = {8}, bytes = {128};
   std::vector<int64_t> shape = {2, 128};
   std::string records = "blk.0.ffn_records";
+  int64_t factors = 32;
   int64_t record_checksums = 2, matrix_checksums = 1, seal = 4;
 };
 
@@ -151,7 +186,7 @@ std::string claim(const Claims& claims) {
   header.set_i32s(store_keys::kUpTypes, claims.up);
   header.set_i32s(store_keys::kDownTypes, claims.down_types);
   header.set_i32s(store_keys::kRecordBytes, claims.bytes);
-  header.add_tensor("a", DType::kF32, std::vector<int64_t>{4});
+  header.add_tensor("blk.0.ffn_down_factors", DType::kF32, std::vector{claims.factors});
   header.add_raw(claims.records, kRawI8, claims.shape);
   header.add_raw(kRecordChecksums, kRawI32, std::vector<int64_t>{claims.record_checksums});
   header.add_raw(kMatrixChecksums, kRawI32, std::vector<int64_t>{claims.matrix_checksums});
@@ -191,6 +226,7 @@ TEST(NeuronStore, RefusesClaimsThatDisagree) {
          c.shape = {1, 2, 128};
        }},
       {"blk.0.ffn_records_exps", [](Claims& c) { c.records = "blk.0.ffn_records_exps"; }},
+      {"blk.0.ffn_down_factors", [](Claims& c) { c.factors = 16; }},
       {"stoke.record_checksums", [](Claims& c) { c.record_checksums = 3; }},
       {"stoke.matrix_checksums", [](Claims& c) { c.matrix_checksums = 2; }},
       {"stoke.seal", [](Claims& c) { c.seal = 3; }},

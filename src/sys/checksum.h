@@ -1,5 +1,5 @@
 // The checksum of a neuron store's parts (docs/FORMAT.md): the low 32 bits of XXH3-64 without a seed.
-// About 10 GB/s on one core, so that checking what is read costs a twentieth of reading it.
+// Records of 4608 bytes at 4.7 GB/s on one busy core (SSE2, the baseline of the build).
 // Thread role: any; pure.
 #pragma once
 

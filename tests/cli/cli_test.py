@@ -94,6 +94,25 @@ class Cli(unittest.TestCase):
         self.assertEqual(found["layers"], 2)
         self.assertLessEqual(found["memory_min_bytes"], found["memory_full_bytes"])
 
+    def test_convert_makes_a_store_that_inspect_verifies(self):
+        model = os.path.join(FOLDER.name, "relu.gguf")
+        store = os.path.join(FOLDER.name, "relu.stoke")
+        self.assertEqual(stoke("synth", *SHAPE, "--ffn-act", "relu", "-o", model, "-q").returncode, 0)
+        made = as_json("convert", model, "-o", store, "--layout", "bundle", "--down", "codes")
+        self.keys(made, ["output", "bytes", "resumed_bytes", "layers", "neurons", "record_bytes", "layout", "up",
+                         "down"])
+        self.assertEqual(made["bytes"], os.path.getsize(store))
+        self.assertEqual(made["neurons"], 2 * 96)
+        found = as_json("inspect", store, "--verify")
+        self.assertIn("bundle", found["store"])
+        self.assertIn("192 records", found["verified"])
+        self.fails(1, "convert", MODEL, "-o", store, says=["silu", "relu"])
+        self.fails(2, "convert", model, "-o", os.path.join(FOLDER.name, "relu.gguf"))
+        with open(store, "r+b") as file:
+            file.seek(-4096, os.SEEK_END)  # the seal
+            file.write(b"damaged!")
+        self.assertEqual(stoke("inspect", store, "--verify").returncode, 1)
+
     def test_wrong_usage_is_status_2(self):
         self.fails(2)
         self.fails(2, "fly")

@@ -45,7 +45,7 @@ def gguf_seeds():
 
 
 def store_seed():
-    """A neuron store of one layer: a vector, two bundles of 128 bytes, and checksums that are wrong."""
+    """A neuron store of one layer: two bundles of 128 bytes, and checksums that are wrong."""
     def number(value):
         return struct.pack("<II", 4, value)
 
@@ -58,7 +58,8 @@ def store_seed():
              ("stoke.dim", number(32)), ("stoke.source", struct.pack("<I", 8) + text("gguf")),
              ("stoke.gate_types", numbers(8)), ("stoke.up_types", numbers(8)), ("stoke.down_types", numbers(8)),
              ("stoke.record_bytes", numbers(128))]
-    tensors = [("a", [4], 0, 0), ("blk.0.ffn_records", [128, 2], 24, 4096), ("stoke.record_checksums", [2], 26, 8192),
+    tensors = [("blk.0.ffn_down_factors", [32], 0, 0), ("blk.0.ffn_records", [128, 2], 24, 4096),
+               ("stoke.record_checksums", [2], 26, 8192),
                ("stoke.matrix_checksums", [1], 26, 12288), ("stoke.seal", [4], 26, 16384)]
     head = gguf(3, pairs, tensors, 0)
     return head + b"\0" * (4096 - len(head) + 16384 + 16)

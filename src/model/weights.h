@@ -51,8 +51,11 @@ struct SparseFfnWeights {
   int64_t neurons = 0;  // of the layer, or of one expert
   MatrixSlice gate;     // dense layers, layout kSplit: (neurons, dim)
   ExpertSlices gates;   // expert layers: the same of every expert
-  MatrixSlice scales;   // records of codes: (all neurons / 32, dim) F16; row b is of neurons [32 b, 32 b + 32)
-  MatrixSlice mins;     // the same, where the codes' type has minima
+  // (experts, dim), powers of two; empty: all are 1. Records hold Down less these: out[d] = factors[d] * the sum over
+  // neurons, one exact product at the end.
+  Vector factors;
+  MatrixSlice scales;  // records of codes: (all neurons / 32, dim) F16; row b is of neurons [32 b, 32 b + 32)
+  MatrixSlice mins;    // the same, where the codes' type has minima
   bool valid() const { return table >= 0; }
 };
 

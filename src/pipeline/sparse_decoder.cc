@@ -293,34 +293,41 @@ void SparseDecoder::release_leases(bool all) {
   }
 }
 
-// out = (+0) + partial[0] + partial[1] + ... for n columns; clusters where nothing fired are left out.
-void SparseDecoder::sum_columns(const float* partials, const ClusterJob* jobs, int64_t first, int64_t n,
+// out = ((+0) + partial[0] + partial[1] + ...) * factors for some columns of one use; clusters where nothing fired are
+// left out.
+void SparseDecoder::sum_columns(int64_t use, const ClusterJob* jobs, const float* factors, RowRange columns,
                                 float* out) const {
-  std::fill_n(out, n, 0.0f);
+  const float* partials = buffers_.partials + use * clusters_ * shape_.dim + columns.begin;
+  std::fill_n(out, columns.size(), 0.0f);
   for (int64_t c = 0; c < clusters_; ++c) {
-    if (jobs[c].fired) kernels_.add(out, partials + c * shape_.dim + first, n);
+    if (jobs[c].fired) kernels_.add(out, partials + c * shape_.dim, columns.size());
   }
+  if (factors == nullptr) return;
+  for (int64_t d = 0; d < columns.size(); ++d) out[d] *= factors[columns.begin + d];
 }
 
-void SparseDecoder::sum(float* out) {
+void SparseDecoder::sum(const float* factors, float* out) {
   const int64_t tokens = groups_[0].x.tokens;
   threads_.parallel_for(shape_.dim, kSumColumns, [&](int64_t begin, int64_t end, int) {
     for (int64_t t = 0; t < tokens; ++t) {
-      sum_columns(buffers_.partials + t * clusters_ * shape_.dim, buffers_.jobs, begin, end - begin,
-                  out + t * shape_.dim + begin);
+      sum_columns(t, buffers_.jobs, factors, {begin, end}, out + t * shape_.dim + begin);
     }
   });
 }
 
-void SparseDecoder::sum(const model::ExpertUse* uses, int64_t count, float* out) {
+void SparseDecoder::sum(const model::ExpertUse* uses, int64_t count, const float* factors, float* out) {
   threads_.parallel_for(shape_.dim, kSumColumns, [&](int64_t begin, int64_t end, int) {
     std::array<float, kSumColumns> y;
-    size_t group = 0;
-    for (int64_t u = 0; u < count; ++u) {
-      while (u >= groups_[group].first_use + groups_[group].x.tokens) ++group;
-      const ClusterJob* jobs = buffers_.jobs + static_cast<int64_t>(group) * clusters_;
-      sum_columns(buffers_.partials + u * clusters_ * shape_.dim, jobs, begin, end - begin, y.data());
-      kernels_.axpy(out + uses[u].token * shape_.dim + begin, y.data(), uses[u].weight, end - begin);
+    for (int64_t first = begin; first < end; first += kSumColumns) {
+      const RowRange columns{first, std::min(first + kSumColumns, end)};
+      size_t group = 0;
+      for (int64_t u = 0; u < count; ++u) {
+        while (u >= groups_[group].first_use + groups_[group].x.tokens) ++group;
+        const ClusterJob* jobs = buffers_.jobs + static_cast<int64_t>(group) * clusters_;
+        const float* factor = factors == nullptr ? nullptr : factors + uses[u].expert * shape_.dim;
+        sum_columns(u, jobs, factor, columns, y.data());
+        kernels_.axpy(out + uses[u].token * shape_.dim + first, y.data(), uses[u].weight, columns.size());
+      }
     }
   });
 }

@@ -56,10 +56,11 @@ class SparseDecoder {
 
   // Computes all clusters of all groups; their sums are then taken by sum().
   Status forward(const NeuronTable& table, std::span<const TokenGroup> groups);
-  // out[t] = the only group's sums. (tokens, dim)
-  void sum(float* out);
-  // out[t] += weight * its expert's sums, in ascending expert: uses as the router sorted them.
-  void sum(const model::ExpertUse* uses, int64_t count, float* out);
+  // out[t] = the only group's sums. (tokens, dim). factors: (dim) or null.
+  void sum(const float* factors, float* out);
+  // out[t] += weight * its expert's sums, in ascending expert: uses as the router sorted them. factors: (experts, dim)
+  // or null.
+  void sum(const model::ExpertUse* uses, int64_t count, const float* factors, float* out);
 
   FetchCounts counts() const;
   uint64_t active() const { return active_; }
@@ -107,7 +108,7 @@ class SparseDecoder {
   void compute_job(int32_t job, int worker);
   void collect_gated();
   bool collect_finished();
-  void sum_columns(const float* partials, const ClusterJob* jobs, int64_t first, int64_t n, float* out) const;
+  void sum_columns(int64_t use, const ClusterJob* jobs, const float* factors, RowRange columns, float* out) const;
 
   model::Multiplier& multiplier_;
   const kernels::Kernels& kernels_;

@@ -12,6 +12,8 @@ int64_t act_bytes(int64_t tokens, int64_t dim) {
   return (static_cast<int64_t>(kernels::act_bytes(tokens, dim)) + kAlign - 1) / kAlign * kAlign;
 }
 
+const float* or_null(const model::Vector& v) { return v.empty() ? nullptr : v.data(); }
+
 int64_t used_experts(const model::Config& config) { return std::max(config.moe.used, 1); }
 
 }  // namespace
@@ -131,10 +133,11 @@ Status SparseFfn::forward(int layer, const float* x, int64_t tokens, float* out)
 
 Status SparseFfn::dense(int layer, const kernels::ActView& x, float* out) {
   const NeuronTable& t = table(layer);
-  groups_[0] = {.x = x, .gate = weights_.layers[static_cast<size_t>(layer)].sparse.gate};
+  const model::SparseFfnWeights& w = weights_.layers[static_cast<size_t>(layer)].sparse;
+  groups_[0] = {.x = x, .gate = w.gate};
   if (fetches(t, x.tokens)) {
     STOKE_TRY(decoder_.forward(t, std::span(groups_).first(1)));
-    decoder_.sum(out);
+    decoder_.sum(or_null(w.factors), out);
     return ok_status();
   }
   if (!ring_.expects(t, 0)) {
@@ -143,7 +146,18 @@ Status SparseFfn::dense(int layer, const kernels::ActView& x, float* out) {
   }
   expect_layer(layer + 1);
   std::fill_n(out, x.tokens * config_.dim, 0.0f);
-  return stream_.forward(t, groups_[0], t.records.neurons, out);
+  STOKE_TRY(stream_.forward(t, groups_[0], t.records.neurons, out));
+  apply_factors(or_null(w.factors), x.tokens, out);
+  return ok_status();
+}
+
+void SparseFfn::apply_factors(const float* factors, int64_t tokens, float* out) {
+  if (factors == nullptr) return;
+  multiplier_.threads().parallel_for(tokens, kernels::kTokenTile, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t d = 0; d < config_.dim; ++d) out[t * config_.dim + d] *= factors[d];
+    }
+  });
 }
 
 // Reads ahead into the next layer. Not into the last one where few tokens would fetch for themselves: a prompt wants
@@ -203,7 +217,7 @@ Status SparseFfn::fetch_experts(const NeuronTable& t, const model::SparseFfnWeig
     begin = end;
   }
   STOKE_TRY(decoder_.forward(t, std::span(groups_).first(groups)));
-  decoder_.sum(router_.uses(), uses, out);
+  decoder_.sum(router_.uses(), uses, or_null(w.factors), out);
   return ok_status();
 }
 
@@ -219,6 +233,8 @@ Status SparseFfn::stream_experts(const NeuronTable& t, const model::SparseFfnWei
     const TokenGroup group = group_of(w, x, begin, end, 0, buffers_.group_acts);
     std::fill_n(buffers_.y, (end - begin) * config_.dim, 0.0f);
     STOKE_TRY(stream_.forward(t, group, w.neurons, buffers_.y));
+    const int64_t expert = router_.uses()[begin].expert;
+    apply_factors(w.factors.empty() ? nullptr : w.factors.data() + expert * config_.dim, end - begin, buffers_.y);
     multiplier_.threads().parallel_for(end - begin, kernels::kTokenTile, [&](int64_t u0, int64_t u1, int) {
       for (int64_t u = u0; u < u1; ++u) {
         const model::ExpertUse& use = router_.uses()[begin + u];

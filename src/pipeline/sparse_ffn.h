@@ -2,16 +2,15 @@
 //
 // THE ARITHMETIC (the exactness contract): for one token, g_i = gate_i . x and u_i = up_i . x by the ordinary products
 // (kernels.h); a_i = relu(g_i); h_i = a_i * u_i (ReGLU) or a_i * relu(u_i) (dReLU); for each cluster of kClusterNeurons
-// neurons partial[d] = fma(h_i, down_i[d], .) in FP32, i ascending, from zero; out[d] = 0 + partial 0 + partial 1 + ...
-// Experts: each by itself so, then added with the router's weights in ascending number. h is not quantised. Terms that
-// are zero are left out, which changes nothing. So few tokens or many, resident or streamed, and any number of threads
-// give the same bits.
-// Few tokens (SparseDecoder) fetch what fires; many, and stores whose gates lie in the records, bring whole clusters
-// (SparseStream). Layers without records are FullFfn's.
-// Thread role: the control thread; work is split over the pool. Ownership: its scratch; parts outlive it. After
-// construction nothing is allocated (but for the text of a failure).
-// Errors: the weight source's (kCancelled among them); kIo and kCorrupt naming layer, neuron, file and offset. Then
-// nothing is in flight or leased, and it can be used again.
+// neurons partial[d] = fma(h_i, down_i[d], .) in FP32, i ascending, from zero; out[d] = 0 + partial 0 + partial 1 +
+// ..., and, where the store has factors, factor[d] times that. Experts: each by itself so, then added with the router's
+// weights in ascending number. h is not quantised. Terms that are zero are left out, which changes nothing. So few
+// tokens or many, resident or streamed, and any number of threads give the same bits. Few tokens (SparseDecoder) fetch
+// what fires; many, and stores whose gates lie in the records, bring whole clusters (SparseStream). Layers without
+// records are FullFfn's. Thread role: the control thread; work is split over the pool. Ownership: its scratch; parts
+// outlive it. After construction nothing is allocated (but for the text of a failure). Errors: the weight source's
+// (kCancelled among them); kIo and kCorrupt naming layer, neuron, file and offset. Then nothing is in flight or leased,
+// and it can be used again.
 #pragma once
 
 #include <cstddef>
@@ -90,6 +89,7 @@ class SparseFfn final : public model::Ffn {
                        int64_t uses, float* out);
   Status stream_experts(const NeuronTable& table, const model::SparseFfnWeights& w, const kernels::ActView& x,
                         int64_t uses, float* out);
+  void apply_factors(const float* factors, int64_t tokens, float* out);
   int64_t group_end(int64_t begin, int64_t all) const;
   TokenGroup group_of(const model::SparseFfnWeights& w, const kernels::ActView& x, int64_t begin, int64_t end,
                       int64_t row, std::byte* acts);

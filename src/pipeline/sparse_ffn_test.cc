@@ -23,6 +23,8 @@ const std::vector<StoreCase> kCases = {
     {.name = "all_fire", .fires = 1.0},
     {.name = "none_fires", .fires = 0.0},
     {.name = "experts", .neurons = 288, .experts = 4, .used = 2},
+    {.name = "factors", .factors = true},
+    {.name = "experts_factors", .neurons = 288, .experts = 4, .used = 2, .factors = true},
     {.name = "experts_drelu", .neurons = 288, .experts = 3, .used = 2, .activation = model::Activation::kDrelu},
 };
 

@@ -51,6 +51,7 @@ class SparseStream {
     uint8_t* index = nullptr;   // (tokens, wave): numbers in their cluster of those neurons
     int32_t* counts = nullptr;  // (tokens, kWaveClusters)
     int32_t* uses = nullptr;    // (wave)
+    float* sums = nullptr;      // (threads, tokens, columns of a tile): out's tile side by side
   };
   static Buffers layout(model::ScratchLayout& at, const sys::ThreadPool& threads, int64_t max_tokens,
                         std::vector<ClusterScratch>* workers);
@@ -72,7 +73,8 @@ class SparseStream {
   void pack(const Wave& wave);
   void pack_token(const Wave& wave, int64_t token);
   void add_down(const Wave& wave, float* out);
-  void add_columns(const Wave& wave, int64_t first, int64_t n, const ClusterScratch& scratch, float* out);
+  void add_columns(const Wave& wave, int64_t first, int64_t n, int worker, float* out);
+  void add_cluster(const Wave& wave, int64_t c, int64_t first, int64_t n, const ClusterScratch& scratch, float* sums);
   void count_uses(const Wave& wave);
 
   model::Multiplier& multiplier_;
@@ -81,6 +83,7 @@ class SparseStream {
   const ClusterMath& math_;
   ClusterSource& source_;
   model::Scratch scratch_;
+  int64_t max_tokens_;
   Buffers buffers_;
   std::vector<ClusterScratch> workers_;
   uint64_t active_ = 0;

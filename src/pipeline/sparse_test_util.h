@@ -36,6 +36,7 @@ struct StoreCase {
   int used = 1;
   model::Activation activation = model::Activation::kRelu;
   int layers = 1;
+  bool factors = false;
   double fires = 0.3;  // neurons whose gate is not zero; half of these fire
 };
 
@@ -186,6 +187,9 @@ inline void TestStore::add_layer(int layer) {
   gates_.push_back(gates);
   model::LayerWeights& w = weights.layers[static_cast<size_t>(layer)];
   w.sparse = {.table = layer, .neurons = shape.neurons};
+  for (int64_t i = 0; shape.factors && i < shape.experts * shape.dim; ++i) {
+    w.sparse.factors.push_back(std::ldexp(1.0f, static_cast<int>(rng_() % 7) - 3));
+  }
   if (shape.experts > 1) {
     w.moe.router.id = source.add(DType::kF32, shape.experts, shape.dim,
                                  kernels::random_rows(DType::kF32, shape.experts, shape.dim, rng_));
@@ -248,6 +252,10 @@ inline Floats TestStore::expert_sum(int layer, int64_t expert, const float* x) c
       for (size_t d = 0; d < out.size(); ++d) partial[d] = std::fma(h, w[d], partial[d]);
     }
     for (size_t d = 0; d < out.size(); ++d) out[d] += partial[d];
+  }
+  const model::Vector& factors = weights.layers[static_cast<size_t>(layer)].sparse.factors;
+  for (size_t d = 0; d < out.size() && !factors.empty(); ++d) {
+    out[d] *= factors[static_cast<size_t>(expert * shape.dim) + d];
   }
   return out;
 }

@@ -51,6 +51,10 @@ struct CodeReader {
   }
 };
 
+static inline void prefetch_bytes(const std::byte* p, int64_t bytes) {
+  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(p + at, 0, 3);
+}
+
 }  // namespace stoke::kernels::STOKE_ISA
 
 #ifdef STOKE_SPARSE_HEADER
@@ -116,43 +120,43 @@ struct CodeRows {
 
 // ---- sums ----
 
-static inline void prefetch_at(const std::byte* p) { __builtin_prefetch(p, 0, 3); }
-
-// Rows [j, j + kRows), blocks [first, last). Where a row ends, what comes next begins: `next` rows from j + kRows on.
+// Rows [j, j + kRows), blocks [first, last). Asks for the rows that follow meanwhile, at the same place in each.
 template <typename Rows, int kRows>
 static void axpy_tile(const DownRows& down, const float* h, int64_t j, int64_t first, int64_t last, float* acc) {
+  constexpr int64_t kStep = Rows::kBytes < 64 ? 64 / Rows::kBytes : 1;  // blocks between two prefetches
   typename Rows::Row row[kRows];
   V weight[kRows];
   const std::byte* ahead[kRows];
-  const std::byte* next[kRows];
-  const int64_t wrap = down.dim / 32 * Rows::kBytes - kSparseAhead;
 #pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
     Rows::prepare(down, j + r, first, last, row[r]);
     weight[r] = vset1(h[j + r]);
-    ahead[r] = down.rows[j + r] + kSparseAhead;
-    next[r] = (j + kRows + r < down.count ? down.rows[j + kRows + r] : down.rows[j + r]) - wrap;
+    ahead[r] = down.rows[j + kRows + r < down.count ? j + kRows + r : j + r];
   }
-  for (int64_t b = first; b < last; ++b) {
-    V lo = vload(acc + b * 32);
-    V hi = vload(acc + b * 32 + 16);
-    const int64_t at = b * Rows::kBytes;
+  for (int64_t step = first; step < last; step += kStep) {
 #pragma GCC unroll 4
-    for (int r = 0; r < kRows; ++r) {
-      prefetch_at((at < wrap ? ahead[r] : next[r]) + at);
-      V w[2];
-      Rows::read(row[r], b, w);
-      lo = vfma(weight[r], w[0], lo);
-      hi = vfma(weight[r], w[1], hi);
+    for (int r = 0; r < kRows; ++r) prefetch_bytes(ahead[r] + step * Rows::kBytes, kStep * Rows::kBytes);
+    const int64_t end = last < step + kStep ? last : step + kStep;
+    for (int64_t b = step; b < end; ++b) {
+      V lo = vload(acc + b * 32);
+      V hi = vload(acc + b * 32 + 16);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        V w[2];
+        Rows::read(row[r], b, w);
+        lo = vfma(weight[r], w[0], lo);
+        hi = vfma(weight[r], w[1], hi);
+      }
+      vstore(acc + b * 32, lo);
+      vstore(acc + b * 32 + 16, hi);
     }
-    vstore(acc + b * 32, lo);
-    vstore(acc + b * 32 + 16, hi);
   }
 }
 
 template <typename Rows>
 static void axpy_any(const DownRows& down, const float* h, float* acc) {
   const int64_t blocks = down.dim / 32;
+  for (int64_t j = 0; j < kSparseRows && j < down.count; ++j) prefetch_bytes(down.rows[j], blocks * Rows::kBytes);
   for (int64_t first = 0; first < blocks; first += kSparseScales) {
     const int64_t last = blocks < first + kSparseScales ? blocks : first + kSparseScales;
     int64_t j = 0;
@@ -295,7 +299,7 @@ static void gather_dot(const GatherArgs& a) {
   const size_t bytes = row_bytes(a.type, a.x.k);
   for (int64_t j = 0; j < a.count; ++j) {
     if (j + 1 < a.count) {
-      for (size_t at = 0; at < bytes && at < 4096; at += 64) prefetch_at(a.rows[j + 1] + at);
+      prefetch_bytes(a.rows[j + 1], static_cast<int64_t>(bytes < 4096 ? bytes : 4096));
     }
     matmul_float(
         {.w = {a.type, {0, 1}, a.x.k, bytes, a.rows[j]}, .x = a.x, .y = a.y + j, .y_stride = 1, .scratch = a.scratch});

@@ -87,9 +87,13 @@ static inline ScatteredLanes lanes_at(const ScatteredLanes& lanes, size_t bytes)
   return {_mm512_add_epi64(lanes.low, more), _mm512_add_epi64(lanes.high, more)};
 }
 
-// Up to sixteen rows: whole stretches row after row, the rest side by side. Prefetches `next` rows meanwhile.
+// Rows that are asked for before their turn: with fewer the first bytes of each row come late, more gain nothing.
+constexpr int kRowsAhead = 3;
+
+// Up to sixteen rows: whole stretches row after row, the rest side by side. ahead: (count) the row to be asked for
+// while row r is read.
 template <typename Block>
-static inline V gather_tile(const std::byte* const* rows, int count, const std::byte* const* next, const ActView& x,
+static inline V gather_tile(const std::byte* const* rows, int count, const std::byte* const* ahead, const ActView& x,
                             int32_t* sums) {
   constexpr int64_t kBlocks = kStretch / BlockTraits<Block>::kElems;
   constexpr auto kBytes = static_cast<size_t>(kBlocks) * sizeof(Block);
@@ -98,7 +102,7 @@ static inline V gather_tile(const std::byte* const* rows, int count, const std::
   for (int r = 0; r < count; ++r) {
     for (int64_t s = 0; s < stretches; ++s) {
       const Block* blocks = reinterpret_cast<const Block*>(rows[r]) + s * kBlocks;
-      prefetch<kBytes>(reinterpret_cast<const uint8_t*>(next[r]) + static_cast<size_t>(s) * kBytes);
+      prefetch<kBytes>(reinterpret_cast<const uint8_t*>(ahead[r]) + static_cast<size_t>(s) * kBytes);
       store_sums<Block>(dot_stretch<Block>(blocks, x.q + s * kStretch), r, sums + s * kStretchSums<Block>);
     }
   }
@@ -114,16 +118,14 @@ static inline V gather_tile(const std::byte* const* rows, int count, const std::
 template <typename Block>
 static void gather_avx512(const GatherArgs& a) {
   auto* sums = static_cast<int32_t*>(a.scratch);
-  const std::byte* tile[2][kRowTile];
-  auto fill = [&](int64_t j, const std::byte** rows) {
-    for (int64_t r = 0; r < kRowTile; ++r) rows[r] = a.rows[j + r < a.count ? j + r : a.count - 1];
-  };
-  if (a.count > 0) fill(0, tile[0]);
+  auto row = [&](int64_t j) { return a.rows[j < a.count ? j : a.count - 1]; };
+  const std::byte* tile[kRowTile + kRowsAhead];
+  const int64_t bytes = a.x.k / BlockTraits<Block>::kElems * static_cast<int64_t>(sizeof(Block));
+  for (int64_t j = 0; j < kRowsAhead && j < a.count; ++j) prefetch_bytes(a.rows[j], bytes);
   for (int64_t j = 0; j < a.count; j += kRowTile) {
-    const int now = static_cast<int>(j / kRowTile % 2);
     const int count = static_cast<int>(a.count - j < kRowTile ? a.count - j : kRowTile);
-    fill(j + kRowTile, tile[1 - now]);
-    vstore_n(a.y + j, gather_tile<Block>(tile[now], count, tile[1 - now], a.x, sums), count);
+    for (int64_t r = 0; r < kRowTile + kRowsAhead; ++r) tile[r] = row(j + r);
+    vstore_n(a.y + j, gather_tile<Block>(tile, count, tile + kRowsAhead, a.x, sums), count);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -52,11 +53,18 @@ bool spin_until(bool oversubscribed, Ready ready) {
   return ready();
 }
 
+// One worker's part of the items of a parallel_for.
+struct alignas(64) Part {
+  std::atomic<int64_t> next{0};  // first item that nobody has taken
+  int64_t end = 0;               // published by epoch
+};
+
 }  // namespace
 
 // Each word that one side writes and the other polls has its own cache line.
 struct ThreadPool::State {
-  explicit State(int threads) : size(threads), oversubscribed(threads > allowed_cpus()) {}
+  explicit State(int threads)
+      : size(threads), oversubscribed(threads > allowed_cpus()), parts(static_cast<size_t>(threads)) {}
 
   void worker_main(int worker);
   void wait_epoch(uint32_t seen);
@@ -71,7 +79,7 @@ struct ThreadPool::State {
   alignas(64) std::atomic<uint32_t> running{0};   // workers that have not finished this run
   alignas(64) std::atomic<uint32_t> sleepers{0};  // workers on the way into a futex sleep, or in it
   std::atomic<bool> caller_sleeps{false};
-  alignas(64) std::atomic<int64_t> next{0};  // first item that nobody has taken
+  std::vector<Part> parts;  // one a worker
 };
 
 // The sequentially consistent pairs (epoch, sleepers) and (running, caller_sleeps) are what makes a wake-up impossible
@@ -149,8 +157,23 @@ void ThreadPool::set_poll(void (*poll)(void*), void* context) {
   poll_context_ = context;
 }
 
-int64_t ThreadPool::next_chunk(int64_t grain) { return state_->next.fetch_add(grain, std::memory_order_relaxed); }
+void ThreadPool::share_chunks(int64_t n, int64_t grain) {
+  const int64_t chunks = (n + grain - 1) / grain;
+  for (int64_t worker = 0; worker < state_->size; ++worker) {
+    Part& part = state_->parts[static_cast<size_t>(worker)];
+    part.next.store(chunks * worker / state_->size * grain, std::memory_order_relaxed);
+    part.end = std::min(chunks * (worker + 1) / state_->size * grain, n);
+  }
+}
 
-void ThreadPool::reset_chunks() { state_->next.store(0, std::memory_order_relaxed); }
+int64_t ThreadPool::next_chunk(int worker, int64_t grain) {
+  for (int i = 0; i < state_->size; ++i) {
+    Part& part = state_->parts[static_cast<size_t>((worker + i) % state_->size)];
+    if (part.next.load(std::memory_order_relaxed) >= part.end) continue;
+    const int64_t begin = part.next.fetch_add(grain, std::memory_order_relaxed);
+    if (begin < part.end) return begin;
+  }
+  return -1;
+}
 
 }  // namespace stoke::sys

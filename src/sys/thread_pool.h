@@ -40,8 +40,10 @@ class ThreadPool {
   // `poll(context)` must be cheap where there is nothing to do; null: none. Not while a run is under way.
   void set_poll(void (*poll)(void*), void* context);
   void run(WorkRef work);
-  // Splits [0, n) into chunks of `grain` that workers take as they come free: fn(begin, end, worker).
-  // Which worker takes a chunk must not matter to the result.
+  // Splits [0, n) into chunks of `grain`: fn(begin, end, worker). Each worker has a part of its own and takes its
+  // chunks in ascending order, then what others have not begun: memory that lies together is read by one core, whose
+  // prefetches past a chunk's end are not in vain (two cores in turn on blocks of 64 KB lost 15 %). Which worker takes
+  // a chunk must not matter to the result.
   template <typename F>
   void parallel_for(int64_t n, int64_t grain, F&& fn);
 
@@ -50,8 +52,8 @@ class ThreadPool {
   void poll() const {
     if (poll_ != nullptr) poll_(poll_context_);
   }
-  int64_t next_chunk(int64_t grain);
-  void reset_chunks();
+  void share_chunks(int64_t n, int64_t grain);
+  int64_t next_chunk(int worker, int64_t grain);  // -1: none is left
   std::unique_ptr<State> state_;
   void (*poll_)(void*) = nullptr;
   void* poll_context_ = nullptr;
@@ -64,9 +66,9 @@ void ThreadPool::parallel_for(int64_t n, int64_t grain, F&& fn) {
     fn(int64_t{0}, n, 0);
     return;
   }
-  reset_chunks();
+  share_chunks(n, grain);
   auto work = [&](int worker) {
-    for (int64_t begin = next_chunk(grain); begin < n; begin = next_chunk(grain)) {
+    for (int64_t begin = next_chunk(worker, grain); begin >= 0; begin = next_chunk(worker, grain)) {
       fn(begin, begin + grain < n ? begin + grain : n, worker);
       if (worker == 0) poll();
     }

@@ -5,7 +5,6 @@
 #define STOKE_GEMV_HEADER "kernels/isa/gemv_avx512.h"
 #define STOKE_SPARSE_HEADER "kernels/isa/sparse_avx512.h"
 #define STOKE_FEW few_avx512
-#define STOKE_FEW_HEADER "kernels/isa/few_avx512.h"
 // The order matters:
 // clang-format off
 #include "kernels/isa/vec16_avx512.h"

@@ -1,18 +1,18 @@
 // A few tokens, AVX-512 VNNI: sixteen rows a lane each, the tokens' sums side by side in registers, no panels.
 //
 // A group's weights of sixteen rows are turned so that a vector holds one quad of each row: eight vectors a block of
-// 32, used by every token, whose quad comes from the activations by a broadcasting load. That is 20 to 30 cycles of
-// turning for sixteen blocks and 5.5 a token, and nothing is stored between: eight tokens cost about what memory takes
-// to bring the blocks. Order of summation: kernels.h.
+// 32, used by every token, whose quad comes from the activations by a broadcasting load. For sixteen blocks that is
+// about 20 cycles of turning (nibbles; 30 for other types) and 6 a token, with nothing stored between; memory brings
+// them in 50. Order of summation: kernels.h.
 #pragma once
 
 #include <immintrin.h>
 
-#include "kernels/isa/gemv_avx512.h"
+#include "kernels/isa/readers_avx512.h"
 
 namespace stoke::kernels::STOKE_ISA {
 
-static constexpr int64_t kFewTokens = 8;  // from there on panels are no slower
+static constexpr int64_t kFewTokens = kTokenTile;  // sums in 16 registers, weights in 8
 
 // Turns 4 x 4 dwords in each 128-bit part: out[j] holds dword j of each input.
 static inline void turn4(const __m512i* in, __m512i* out) {
@@ -24,25 +24,55 @@ static inline void turn4(const __m512i* in, __m512i* out) {
   out[3] = _mm512_unpackhi_epi64(b, d);
 }
 
-// Elements [32 S, 32 S + 32) of sixteen rows as unsigned bytes: w[j] holds quad j, one row a lane.
+// Types with 16 bytes of nibbles for each 32 elements.
+template <typename Block>
+static constexpr bool kPackedNibbles = requires(Bytes v) {
+  Reader<Block>::nibbles(v);
+};
+
+// Four rows' 16 bytes, rows r, r + 4, r + 8 and r + 12.
+static inline __m512i four_rows(const uint8_t* base, size_t stride) {
+  auto part = [&](size_t r) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(base + r * stride)); };
+  const __m512i a = _mm512_castsi128_si512(part(0));
+  const __m512i b = _mm512_mask_broadcast_i32x4(a, 0x00f0, part(4));
+  const __m512i c = _mm512_mask_broadcast_i32x4(b, 0x0f00, part(8));
+  return _mm512_mask_broadcast_i32x4(c, 0xf000, part(12));
+}
+
+// Elements [32 S, 32 S + 32) of sixteen rows as unsigned bytes: w[j] holds quad j, one row a lane. Nibbles are turned
+// while they are packed, which halves the shuffles.
 template <typename Block, int S>
 static inline void quads_of_rows(const uint8_t* base, size_t stride, Bytes* w) {
-  __m512i pairs[4], low[4], high[4];
-  auto half = [&](size_t r0, __m512i* out) {
+  if constexpr (kPackedNibbles<Block>) {
+    const uint8_t* packed = base + offsetof(Block, qs) + 16 * S;
+    __m512i rows[4], quads[4];
 #pragma GCC unroll 4
-    for (size_t r = 0; r < 4; ++r) {
-      pairs[r] = Reader<Block>::template sub<S>(*reinterpret_cast<const Block*>(base + (r0 + r) * stride),
-                                                *reinterpret_cast<const Block*>(base + (r0 + r + 4) * stride));
+    for (size_t r = 0; r < 4; ++r) rows[r] = four_rows(packed + r * stride, stride);
+    turn4(rows, quads);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      w[j] = Reader<Block>::nibbles(_mm512_and_si512(quads[j], _mm512_set1_epi8(15)));
+      w[j + 4] = Reader<Block>::nibbles(_mm512_and_si512(_mm512_srli_epi16(quads[j], 4), _mm512_set1_epi8(15)));
     }
-    turn4(pairs, out);
-  };
-  half(0, low);
-  half(8, high);
+  } else {
+    __m512i low[4], high[4];
+    auto half = [&](size_t r0, __m512i* out) {
+      __m512i pairs[4];
 #pragma GCC unroll 4
-  for (int j = 0; j < 4; ++j) {
-    const HalfSums both_quads = halves(low[j], high[j]);
-    w[j] = both_quads.low;
-    w[j + 4] = both_quads.high;
+      for (size_t r = 0; r < 4; ++r) {
+        pairs[r] = Reader<Block>::template sub<S>(*reinterpret_cast<const Block*>(base + (r0 + r) * stride),
+                                                  *reinterpret_cast<const Block*>(base + (r0 + r + 4) * stride));
+      }
+      turn4(pairs, out);
+    };
+    half(0, low);
+    half(8, high);
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const HalfSums both_quads = halves(low[j], high[j]);
+      w[j] = both_quads.low;
+      w[j + 4] = both_quads.high;
+    }
   }
 }
 
@@ -79,7 +109,7 @@ static inline void add_few_sub(const uint8_t* base, size_t stride, const FewActs
   Bytes w[8];
   quads_of_rows<Block, S>(base, stride, w);
   const int8_t* q = x.q + b * kActBlock * kTokenTile;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
     const V dx = vset1(x.d[b * kTokenTile + t]);
 #pragma GCC unroll 2
@@ -111,25 +141,23 @@ template <typename Block, int kTokens>
 static void few_tile(const uint8_t* rows, size_t stride, int64_t cols, const FewActs& x, V* out) {
   using T = BlockTraits<Block>;
   constexpr int kGroups = T::kElems / T::kGroup;
-  constexpr int64_t kEvery = sizeof(Block) < 64 ? static_cast<int64_t>(64 / sizeof(Block)) : 1;  // blocks a line
   const __m512i offsets = row_offsets(stride);
   V acc[kTokens];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) acc[t] = vzero();
   for (int64_t i = 0; i < cols / T::kElems; ++i) {
     const uint8_t* base = rows + static_cast<size_t>(i) * sizeof(Block);
-    if (i % kEvery == 0) {
-      for (size_t r = 16; r < 32; ++r) prefetch<sizeof(Block)>(base + r * stride);
-    }
+    // The next sixteen rows, in the order they lie in memory.
+    prefetch<16 * sizeof(Block)>(rows + 16 * stride + static_cast<size_t>(i) * 16 * sizeof(Block));
     V d[kGroups], m[T::kMin ? kGroups : 1];
     Reader<Block>::scales(Lanes{base, offsets}, d, m);
     add_few_subs<Block, kTokens>(std::make_integer_sequence<int, T::kElems / 32>(), base, stride, x, i, d, m, acc);
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) out[t] = acc[t];
 }
 
-// Whole tiles of sixteen rows; the rest is the caller's. Requires: 2 to kFewTokens tokens.
+// Requires: whole tiles of sixteen rows, 2 to kFewTokens tokens.
 template <typename Block>
 static void few_avx512(const MatmulArgs& a) {
   const FewActs x{a.x.q, a.x.d, a.x.s32, a.x.s16, a.x.sum16};
@@ -139,8 +167,10 @@ static void few_avx512(const MatmulArgs& a) {
     V out[kFewTokens];
     if (a.x.tokens <= 4) {
       few_tile<Block, 4>(rows, a.w.row_bytes, a.w.cols, x, out);
-    } else {
+    } else if (a.x.tokens <= 8) {
       few_tile<Block, 8>(rows, a.w.row_bytes, a.w.cols, x, out);
+    } else {
+      few_tile<Block, 16>(rows, a.w.row_bytes, a.w.cols, x, out);
     }
     for (int64_t t = 0; t < a.x.tokens; ++t) vstore(a.y + t * a.y_stride + row, out[t]);
   }

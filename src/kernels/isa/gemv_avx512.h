@@ -10,7 +10,7 @@
 
 #include <immintrin.h>
 
-#include "kernels/isa/readers_avx512.h"
+#include "kernels/isa/few_avx512.h"
 #include "kernels/kernels.h"
 
 namespace stoke::kernels::STOKE_ISA {
@@ -19,11 +19,6 @@ static constexpr int64_t kStretch = 512;      // elements
 static constexpr size_t kLongRow = 4096;      // bytes
 static constexpr size_t kAheadInRow = 1024;   // bytes, for long rows
 static constexpr size_t kAheadInTile = 4096;  // bytes, for short rows
-
-template <size_t kBytes>
-static inline void prefetch(const uint8_t* p) {
-  for (size_t line = 0; line < kBytes; line += 64) _mm_prefetch(reinterpret_cast<const char*>(p + line), _MM_HINT_T1);
-}
 
 // For block i of sixteen rows: what lies kAheadInRow further on in each.
 template <typename Block>
@@ -35,15 +30,6 @@ static inline void prefetch_in_rows(const uint8_t* rows, size_t stride, int64_t 
   // Past a row's end, the row sixteen further on begins.
   const uint8_t* ahead = rows + at + (at >= stride ? 15 * stride : 0);
   for (size_t r = 0; r < 16; ++r) prefetch<sizeof(Block)>(ahead + r * stride);
-}
-
-// Sums over the low and the high half of 32 elements, for sixteen groups of 32.
-struct HalfSums {
-  __m512i low, high;
-};
-
-static inline HalfSums halves(__m512i lower, __m512i upper) {
-  return {_mm512_shuffle_i32x4(lower, upper, 0x88), _mm512_shuffle_i32x4(lower, upper, 0xdd)};
 }
 
 // Adds group S of 32 elements of block `block`, one row a lane.

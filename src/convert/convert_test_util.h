@@ -39,7 +39,8 @@ inline void write_tiny(const TinyModel& tiny, const std::string& path) {
   shape.experts = tiny.experts;
   shape.experts_used = tiny.experts > 0 ? 2 : 0;
   shape.activation = tiny.activation;
-  const auto written = formats::write_synth({.shape = shape, .type = tiny.type, .seed = 7, .output = path});
+  const auto written =
+      formats::write_synth({.shape = shape, .type = tiny.type, .seed = 7, .activity = {.density = 0}, .output = path});
   ASSERT_TRUE(written.ok()) << written.status().message();
 }
 

@@ -184,8 +184,9 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   STOKE_ASSIGN(streaming_, Streaming::open(prepared_.file));
   const ModelSize size = model_size(&streaming_->queue());
   const int64_t least_records = store_ ? store_->least_bytes() : 0;
-  STOKE_ASSIGN(sizes_, fit_streaming(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free,
-                                     {.held = held + kSlackBytes, .least_weights = range.least + least_records}, budget));
+  STOKE_ASSIGN(sizes_,
+               fit_streaming(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free,
+                             {.held = held + kSlackBytes, .least_weights = range.least + least_records}, budget));
   memory_ = memory_need_streaming(size, sizes_, held + kSlackBytes);
   request.fixed = memory_.total - memory_.kv;
   if (store_) STOKE_TRY(open_records(range.most, least_records, &request));
@@ -203,8 +204,8 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
 // way to the KV cache as it grows.
 Status Engine::open_records(int64_t matrices, int64_t least, Streaming::Request* request) {
   const int64_t room = request->budget - request->fixed;
-  // The hottest quarter of the records is worth more than as many bytes of matrices: each is used by about a third of the
-  // tokens, and a miss is a small read at a sixth of the rate of large ones (docs/reads.md).
+  // The hottest quarter of the records is worth more than as many bytes of matrices: a third of the tokens use each,
+  // and a miss is a small read at a sixth of the rate of large ones (docs/reads.md).
   const int64_t hottest = std::min(store_->record_bytes() / 4, (room - memory_.kv) / 2);
   const int64_t for_matrices = std::min(matrices, room - memory_.kv - std::max(least, hottest));
   records_room_ = room - for_matrices;
@@ -298,7 +299,8 @@ void Engine::stream_stats(Stats* stats) const {
   const uint64_t hits = counts.expert_hits + counts.dense_hits - stream_before_.expert_hits - stream_before_.dense_hits;
   const uint64_t misses =
       counts.expert_misses + counts.dense_misses - stream_before_.expert_misses - stream_before_.dense_misses;
-  if (!store_ && hits + misses > 0) stats->cache_hit_rate = static_cast<double>(hits) / static_cast<double>(hits + misses);
+  if (!store_ && hits + misses > 0)
+    stats->cache_hit_rate = static_cast<double>(hits) / static_cast<double>(hits + misses);
 }
 
 void Engine::store_stats(Stats* stats) const {

@@ -54,8 +54,9 @@ Status SparseStore::load_checksums() {
   STOKE_ASSIGN(formats::StoreChecksums loaded, formats::load_store_checksums(*bytes, store));
   checksums_ = std::move(loaded.records);
   for (pipeline::NeuronTable& table : tables_) {
-    table.checksums = std::span(checksums_).subspan(static_cast<size_t>(table.records.first_checksum),
-                                                    static_cast<size_t>(table.records.neurons));
+    table.checksums =
+        std::span(checksums_)
+            .subspan(static_cast<size_t>(table.records.first_checksum), static_cast<size_t>(table.records.neurons));
   }
   return ok_status();
 }
@@ -153,7 +154,8 @@ Status SparseStore::read_records(pipeline::NeuronTable* table, std::byte* to, co
     }
     const size_t count = reader->wait(done);
     for (size_t i = 0; i < count; ++i) {
-      if (done[i].error != 0) return io::read_failure(reads[done[i].tag], done[i]).with("tensor " + table->records.name);
+      if (done[i].error != 0)
+        return io::read_failure(reads[done[i].tag], done[i]).with("tensor " + table->records.name);
     }
   }
   for (int64_t n = 0; n < table->records.neurons; ++n) {

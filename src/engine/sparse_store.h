@@ -1,10 +1,10 @@
 // The records of a neuron store at run time: all in memory, or behind a cache of single neurons.
 //
-// Checksums and scales are resident always. In memory: every record is read once at opening, in large direct reads, and
-// held against its checksum. Streamed: a slot a record, filled on demand by the sparse FFN; which records stay is learnt
-// from how often they fire (cache/unit_cache.h, kLfu).
-// Thread role: the control thread. Ownership: arena, cache, tables and checksums are owned here; files and queue, which
-// outlive the FFN that was made, are the caller's. Errors: kIo, kCorrupt naming record and offset; kNoMemory.
+// Checksums and scales are resident always. In memory: every record is read once at opening, in large direct reads,
+// and held against its checksum. Streamed: a slot a record, filled on demand by the sparse FFN; which records stay is
+// learnt from how often they fire (cache/unit_cache.h, kLfu). Thread role: the control thread. Ownership: arena, cache,
+// tables and checksums are owned here; files and queue, which outlive the FFN that was made, are the caller's. Errors:
+// kIo, kCorrupt naming record and offset; kNoMemory.
 #pragma once
 
 #include <cstdint>

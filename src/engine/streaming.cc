@@ -81,9 +81,8 @@ Status Streaming::open_source(const Request& request) {
   }
   const int64_t expert_units = units.layer_expert_units(request.config);
   STOKE_ASSIGN(sys::Memory arena, sys::Memory::map(static_cast<size_t>(slots) * units.slot_bytes()));
-  const pipeline::StreamOptions options{.slots = slots,
-                                        .recent = expert_units * request.config.layers,
-                                        .expert_slots_least = expert_units};
+  const pipeline::StreamOptions options{
+      .slots = slots, .recent = expert_units * request.config.layers, .expert_slots_least = expert_units};
   source_ = std::make_unique<pipeline::StreamSource>(std::move(units), *queue_, std::move(arena), options);
   return ok_status();
 }

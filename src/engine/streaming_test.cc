@@ -20,13 +20,15 @@ struct Case {
   int64_t experts = 0;
   bool tied = false;
   std::string activation = {};
+  bool store = false;
 };
 
 class StreamingTest : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
     const Case& c = GetParam();
-    path_ = std::filesystem::temp_directory_path() / ("stoke_streaming_" + c.name + std::to_string(getpid()) + ".gguf");
+    path_ = std::filesystem::temp_directory_path() /
+            ("stoke_streaming_" + c.name + std::to_string(getpid()) + (c.store ? ".stoke" : ".gguf"));
     auto shape = formats::free_shape(c.arch);
     ASSERT_TRUE(shape.ok());
     shape->layers = 6;
@@ -129,7 +131,9 @@ TEST_P(StreamingTest, BelowTheMinimumIsRefusedWithARemedy) {
 INSTANTIATE_TEST_SUITE_P(Kinds, StreamingTest,
                          testing::Values(Case{"dense", "llama", "q4_0"}, Case{"tied", "llama", "q8_0", 0, true},
                                          Case{"mix", "llama", "q4_k_m"}, Case{"experts", "qwen3moe", "q4_0", 16},
-                                         Case{"mixtral", "llama", "q8_0", 8}),
+                                         Case{"mixtral", "llama", "q8_0", 8},
+                                         Case{"reglu_store", "llama", "q4_0", 0, false, "relu", true},
+                                         Case{"drelu_experts_store", "llama", "q8_0", 4, false, "drelu", true}),
                          [](const auto& info) { return info.param.name; });
 
 TEST(StreamingFault, TruncatedFileIsNamed) {

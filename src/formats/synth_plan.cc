@@ -40,7 +40,7 @@ Status check_share(const char* flag, double value, double low, double high) {
 
 Result<SynthPlan> SynthPlan::make(const SynthShape& shape, const SynthActivity& activity, uint64_t seed) {
   SynthPlan plan(shape, seed);
-  plan.fires_ = shape.activation == "relu" || shape.activation == "drelu";
+  plan.fires_ = activity.density > 0 && (shape.activation == "relu" || shape.activation == "drelu");
   plan.routes_ = shape.experts > 0 && (plan.fires_ || activity.router_skew != 0 || activity.router_locality != 0);
   if (!plan.active()) return plan;
   if (shape.arch == "gemma3") {

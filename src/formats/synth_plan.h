@@ -22,7 +22,7 @@
 namespace stoke::formats {
 
 struct SynthActivity {
-  double density = 0.12;  // mean share of neurons whose gate fires, of models whose activation is relu or drelu
+  double density = 0.12;  // mean share of neurons whose gate fires, where the activation is relu or drelu; 0: not set
   SynthSkew skew = SynthSkew::kPublished;
   double firing_locality = -1;  // share of firing neurons that fired at the previous token; -1: the skew's own
   bool hot_first = false;       // neurons in the order of their probability, not by chance

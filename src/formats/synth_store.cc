@@ -40,6 +40,7 @@ class StoreWriter {
   Status write_tensor(size_t step);
   Status write_records(const SynthTensor& down, size_t step);
   Status put(size_t step, std::span<const std::byte> bytes);
+  void add_factors(int64_t layer);
   Status pad_to(uint64_t offset);
 
   const SynthOptions& options_;
@@ -73,6 +74,7 @@ Status StoreWriter::add_tensors(const SynthMix& mix) {
     if (tensor.role == SynthRole::kDown) {
       record_ = layout_record(RecordLayout::kSplit, DownEncoding::kRequantized, shape_.dim, gate_type, up_type,
                               down_type(gate_type));
+      add_factors(tensor.layer);
       header_.add_records(record_, std::max<int64_t>(1, shape_.experts) * shape_.ffn, shape_.experts);
     } else {
       const bool gate = tensor.role == SynthRole::kGate;
@@ -83,6 +85,16 @@ Status StoreWriter::add_tensors(const SynthMix& mix) {
     types_.push_back(type);
   }
   return ok_status();
+}
+
+// Down is random as it is: no row of it needs a factor.
+void StoreWriter::add_factors(int64_t layer) {
+  const std::vector<int64_t> dims =
+      shape_.experts > 0 ? std::vector<int64_t>{shape_.experts, shape_.dim} : std::vector{shape_.dim};
+  const std::string name = store_tensor_name(StorePart::kFactors, layer, shape_.experts > 0);
+  header_.add_matrix(name, DType::kF32, dims);
+  tensors_.push_back({.name = name, .role = SynthRole::kNorm, .layer = layer, .shape = dims});
+  types_.push_back(DType::kF32);
 }
 
 Status StoreWriter::pad_to(uint64_t offset) {
@@ -128,6 +140,10 @@ Status StoreWriter::write_tensor(size_t step) {
   const SynthTensor& tensor = tensors_[step];
   STOKE_TRY(pad_to(header_.tensors()[step].offset));
   if (tensor.role == SynthRole::kDown) return write_records(tensor, step);
+  if (tensor.name == store_tensor_name(StorePart::kFactors, tensor.layer, shape_.experts > 0)) {
+    const std::vector<float> ones(static_cast<size_t>(std::max<int64_t>(1, shape_.experts) * shape_.dim), 1.0f);
+    return put(step, std::as_bytes(std::span(ones)));
+  }
   return make_tensor(plan_, tensor, types_[step], options_.seed,
                      [&](std::span<const std::byte> bytes) { return put(step, bytes); });
 }

@@ -28,9 +28,9 @@ namespace stoke::pipeline {
 struct StreamOptions {
   int64_t slots = 0;                                   // of UnitTable::slot_bytes() each; see least_slots()
   int64_t window = 16;                                 // slots of dense blocks that stream; fewer where slots are few
-  int64_t recent = 0;              // expert units a token uses: so many of the latest stay (unit_cache.h)
-  int64_t expert_slots_least = 0;                      // UnitTable::layer_expert_units()
   cache::PolicyKind policy = cache::PolicyKind::kLfu;  // of experts
+  int64_t recent = 0;              // expert units a token uses: so many of the latest stay (unit_cache.h)
+  int64_t expert_slots_least = 0;  // UnitTable::layer_expert_units()
 };
 
 // Since construction.

@@ -97,7 +97,7 @@ class Cli(unittest.TestCase):
     def test_convert_makes_a_store_that_inspect_verifies(self):
         model = os.path.join(FOLDER.name, "relu.gguf")
         store = os.path.join(FOLDER.name, "relu.stoke")
-        self.assertEqual(stoke("synth", *SHAPE, "--ffn-act", "relu", "-o", model, "-q").returncode, 0)
+        self.assertEqual(stoke("synth", *SHAPE, "--ffn-act", "relu", "--density", "0", "-o", model, "-q").returncode, 0)
         made = as_json("convert", model, "-o", store, "--layout", "bundle", "--down", "codes")
         self.keys(made, ["output", "bytes", "resumed_bytes", "layers", "neurons", "record_bytes", "layout", "up",
                          "down"])
@@ -126,7 +126,7 @@ class Cli(unittest.TestCase):
         missing = os.path.join(FOLDER.name, "missing.gguf")
         self.fails(1, "run", missing, "-p", "a", says=["missing.gguf"])
         self.fails(1, "run", MODEL, "-p", "word " * 600, "-c", "64", says=["64", "-c"])
-        self.fails(1, "run", MODEL, "-p", "a", "--memory", "1M", says=["--memory", "what would fit"])
+        self.fails(1, "run", MODEL, "-p", "a", "--memory", "1M", says=["--memory", "at least", "lower: -c"])
         self.fails(1, "run", MODEL, "-p", "a", "--isa", "z80", says=["portable"])
         self.fails(1, "ppl", MODEL, "-p", "short", says=["window"])
         garbage = os.path.join(FOLDER.name, "garbage.gguf")

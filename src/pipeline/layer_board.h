@@ -111,17 +111,19 @@ class LayerBoard {
   std::atomic<bool> held_{false};
 };
 
-// For a worker that found nothing to do: a pause of the processor, and after a while the core is given away.
+// For a worker that found nothing to do: a pause of the processor, then the core is given away, then short sleeps: a
+// layer whose records are not cached waits milliseconds for the disk.
 class Idler {
  public:
   void worked() { idle_ = 0; }
   void rest() {
-    constexpr int kSpins = 256;  // about 10 us
-    if (++idle_ < kSpins) {
-      sys::cpu_relax();
-    } else {
-      sys::yield_core();
-    }
+    constexpr int kSpins = 256;   // about 10 us
+    constexpr int kYields = 128;  // about 100 us
+    constexpr int64_t kNapUs = 20;
+    ++idle_;
+    if (idle_ < kSpins) return sys::cpu_relax();
+    if (idle_ < kSpins + kYields) return sys::yield_core();
+    sys::nap_us(kNapUs);
   }
 
  private:

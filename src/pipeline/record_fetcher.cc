@@ -23,8 +23,9 @@ uint64_t round_down(uint64_t n, uint64_t unit) { return n / unit * unit; }
 size_t bounce_bytes(const FetchOptions& o) {
   return round_up(std::max<size_t>(o.read_bytes_max, o.record_bytes_max) + 2 * kPage, kPage);
 }
-// Page by page, so that direct reads may land here, too.
-size_t transient_bytes(const FetchOptions& o) { return round_up(o.record_bytes_max, 64) * kClusterNeurons; }
+size_t transient_bytes(const FetchOptions& o) {
+  return round_up(o.record_bytes_max, 64) * static_cast<size_t>(o.transients);
+}
 
 }  // namespace
 
@@ -36,9 +37,9 @@ RecordFetcher::RecordFetcher(const FetchOptions& options, cache::UnitCache* cach
                              size_t jobs)
     : options_(options), cache_(cache), queue_(queue), board_(board), bounce_bytes_(bounce_bytes(options)) {
   Result<sys::Memory> memory = sys::Memory::map(bytes(options));
-  CHECK(memory.ok());
+  CHECK(memory.ok() && options.transients >= kClusterNeurons);
   memory_ = std::move(*memory);
-  for (int32_t i = kClusterNeurons; i > 0; --i) free_transients_.push_back(i - 1);
+  for (int32_t i = options.transients; i > 0; --i) free_transients_.push_back(i - 1);
   for (int32_t i = options.bounces; i > 0; --i) free_bounces_.push_back(i - 1);
   fetches_.resize(static_cast<size_t>(options.bounces) + kDirectFetches);
   for (size_t i = fetches_.size(); i > 0; --i) free_fetches_.push_back(static_cast<int32_t>(i - 1));

@@ -26,11 +26,12 @@
 namespace stoke::pipeline {
 
 struct FetchOptions {
-  size_t record_bytes_max = 0;         // of all tables
-  uint32_t read_bytes_max = 32 << 10;  // of neighbouring misses in one read
-  uint32_t gap_bytes = 0;              // what a request costs in bytes read in its time (the measured disk says)
-  int bounces = 64;                    // reads through bounce buffers at a time
-  bool use_cache = true;               // false: every miss is read into the transient pool
+  size_t record_bytes_max = 0;           // of all tables
+  uint32_t read_bytes_max = 32 << 10;    // of neighbouring misses in one read
+  uint32_t gap_bytes = 0;                // what a request costs in bytes read in its time (the measured disk says)
+  int bounces = 64;                      // reads through bounce buffers at a time
+  int transients = 2 * kClusterNeurons;  // records that the cache did not take; at least kClusterNeurons
+  bool use_cache = true;                 // false: every miss is read into the transient pool
 };
 
 struct FetchCounts {

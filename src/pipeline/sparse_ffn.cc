@@ -42,7 +42,11 @@ SparseFfn::SparseFfn(const Parts& parts, const SparseOptions& options)
   model::ScratchLayout at(scratch_.data());
   buffers_ = layout(at, parts, options_);
   groups_.resize(static_cast<size_t>(decoder_shape(parts, options_).groups));
-  for (const NeuronTable& t : tables_) CHECK(t.records.record.dim == config_.dim && config_.dim % 32 == 0);
+  constexpr uint32_t kAlignmentMax = 4096;
+  for (const NeuronTable& t : tables_) {
+    CHECK(t.records.record.dim == config_.dim && config_.dim % 32 == 0);
+    CHECK(t.file == nullptr ? t.all_hot() : t.file->alignment() <= kAlignmentMax);
+  }
   for (const model::LayerWeights& w : weights_.layers) CHECK(!w.sparse.valid() || !w.moe.shared.gate.valid());
 }
 

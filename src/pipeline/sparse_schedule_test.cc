@@ -46,6 +46,7 @@ Weather draw(const StoreCase& c, uint32_t seed) {
   w.options.fetch.gap_bytes = static_cast<uint32_t>(pick(0, 100, 400, 5000));
   w.options.fetch.read_bytes_max = static_cast<uint32_t>(pick(200, 1000, 32768));
   w.options.fetch.bounces = pick(1, 3, 64);
+  w.options.fetch.transients = pick(256, 300, 512);
   w.options.fetch.use_cache = rng() % 8 != 0;
   w.options.whole_layers = rng() % 8 == 0;
   w.options.switches.synchronous_reads = rng() % 8 == 0;

@@ -6,6 +6,7 @@
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -25,6 +26,12 @@ inline void cpu_relax() {
 
 // Lets another thread of this core run, where there is one.
 inline void yield_core() { sched_yield(); }
+
+// Sleeps for about that long (the kernel adds some 50 us).
+inline void nap_us(int64_t us) {
+  const timespec time{.tv_sec = 0, .tv_nsec = us * 1000};
+  nanosleep(&time, nullptr);
+}
 
 // Sleeps until woken, unless *word is no longer `expected`. May return for no reason: the caller checks again.
 inline void futex_wait(const std::atomic<uint32_t>& word, uint32_t expected) {

@@ -72,32 +72,43 @@ Status Model::decode(std::span<Session* const> sessions, std::span<const int32_t
 namespace {
 
 // What streaming changes about the fit: its minimum, and the advice where not all of the model fits.
-void add_streaming(const engine::Prepared& prepared, const engine::ModelSize& size, const engine::Budget& budget,
-                   Fit* fit) {
-  const auto range = engine::Streaming::range({.file = prepared.file,
-                                               .plan = prepared.loaded.plan,
-                                               .weights = prepared.loaded.weights,
-                                               .config = prepared.loaded.config});
-  if (!range.ok()) return;  // such a model can only be held whole
+Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, sys::ThreadPool& threads, Fit* fit) {
+  STOKE_ASSIGN(const engine::Streaming::Range range, engine::Streaming::range({.file = prepared.file,
+                                                                               .plan = prepared.loaded.plan,
+                                                                               .weights = prepared.loaded.weights,
+                                                                               .config = prepared.loaded.config}));
+  STOKE_ASSIGN(const auto streaming, engine::Streaming::open(prepared.file));
+  std::unique_ptr<engine::SparseStore> store;
+  int64_t least = range.least;
+  if (!prepared.loaded.tables.empty()) {
+    STOKE_ASSIGN(store, engine::SparseStore::open(prepared.file, prepared.loaded));
+    size.ffn_bytes = [&](int64_t batch) {
+      return store->ffn_bytes(kernels::best(), threads, batch, &streaming->queue());
+    };
+    least += store->least_bytes();
+  }
   engine::Sizes sizes = prepared.wanted;
   if (prepared.batch_is_free) sizes.batch = std::min(sizes.batch, engine::kLeastBatch);
   const int64_t held = static_cast<int64_t>(sys::process_memory().anonymous) + engine::kSlackBytes;
   const int64_t fixed = engine::memory_need_streaming(size, sizes, held).total;
-  fit->memory_min_bytes = std::min(fit->memory_min_bytes, fixed + range->least);
-  if (fit->fits || budget.bytes < fixed + range->least) return;
-  const int64_t resident = std::min(size.weights_bytes, budget.bytes - fixed);
+  fit->memory_min_bytes = std::min(fit->memory_min_bytes, fixed + least);
+  if (store) fit->memory_min_bytes = fixed + least;
+  const int64_t budget = fit->report.budget;
+  if (fit->fits || budget < fixed + least) return ok_status();
+  const int64_t resident = std::min(size.weights_bytes, budget - fixed);
   fit->advice = fmt::format(
-      "does not fit whole ({} of {}): runs with {} of its {} of weights in memory, the rest is read "
-      "from disk as it is needed",
-      engine::bytes_text(fit->memory_full_bytes), engine::bytes_text(budget.bytes), engine::bytes_text(resident),
+      "does not fit whole ({} of {}): runs with {} of its {} of weights in memory, the rest is read from disk as it is "
+      "needed",
+      engine::bytes_text(fit->memory_full_bytes), engine::bytes_text(budget), engine::bytes_text(resident),
       engine::bytes_text(size.weights_bytes));
+  return ok_status();
 }
 
 }  // namespace
 
 Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   STOKE_ASSIGN(const engine::Prepared prepared, engine::prepare(path, options));
-  const sys::ThreadPool threads(options.threads > 0 ? options.threads : engine::default_threads());
+  sys::ThreadPool threads(options.threads > 0 ? options.threads : engine::default_threads());
   const engine::ModelSize size = prepared.size(threads);
   const engine::Budget budget =
       engine::find_budget(options.memory_bytes, static_cast<int64_t>(sys::process_memory().anonymous));
@@ -113,7 +124,8 @@ Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   fit.fits = fit.memory_full_bytes <= budget.bytes;
   fit.memory_min_bytes = engine::least_memory(size, prepared.wanted);
   fit.advice = engine::fit_advice(size, prepared.wanted, budget);
-  add_streaming(prepared, size, budget, &fit);
+  // A model that cannot be streamed keeps the figures of one that is held whole.
+  if (!add_streaming(prepared, size, threads, &fit).ok() && !prepared.loaded.tables.empty()) fit.fits = false;
   fit.types = engine::type_shares(prepared.file);
   fit.files = std::ssize(prepared.file.files);
   fit.experts = config.moe.experts;

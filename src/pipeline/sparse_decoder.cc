@@ -239,6 +239,9 @@ Status SparseDecoder::supply_gates() {
     const auto free = std::find_if(leases_.begin(), leases_.end(), [](const Lease& l) { return !l.held; });
     if (free == leases_.end()) return ok_status();
     const TokenGroup& group = groups_[gate_group_];
+    // What is leased is computed and given back first: a source with few slots may have none to wait for.
+    const bool waits = !multiplier_.source().at_hand(group.gate.id, group.gate.rows.begin + gate_row_);
+    if (waits && leasing()) return ok_status();
     STOKE_ASSIGN(free->rows,
                  multiplier_.source().acquire(group.gate.id, {group.gate.rows.begin + gate_row_, group.gate.rows.end}));
     free->id = group.gate.id;

@@ -170,7 +170,7 @@ TEST_F(SynthActivity, Write_RefusesWhatCannotBe) {
     EXPECT_NE(made.status().message().find(wanted), std::string::npos) << made.status().message();
   };
   refused(relu_shape(), {.density = 0.5}, "q4_0", "--density");
-  refused(relu_shape(), {.density = 0}, "q4_0", "--density");
+  refused(relu_shape(), {.density = 0.95}, "q4_0", "--density");
   refused(relu_shape(), {.firing_locality = 0.95}, "q4_0", "--firing-locality");
   refused(relu_shape(), {}, "q4_k_m", "bias");
   formats::SynthShape gemma = *formats::find_shape("gemma-270m");

@@ -39,7 +39,7 @@ def quantize(args, source, path, kind):
 
 
 def llama_logits(args, model, path):
-    # Without repacking: those kernels have the same mathematics, and the ones for AMX end with a fault on some machines.
+    # Without repacking: those kernels have the same mathematics, and those for AMX end with a fault on some machines.
     run([os.path.join(args.llama, "llama-perplexity"), "-m", model, "-f", args.text, "-c", WINDOW, "--chunks", WINDOWS,
          "-t", os.cpu_count(), "--no-repack", "--save-all-logits", path])
 

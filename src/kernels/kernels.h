@@ -75,7 +75,8 @@ struct Kernels {
   // between threads. Also defines padding.
   void (*quantize_acts)(const ActView& x, int64_t t0, int64_t t1);
 
-  // Products; the entry looks at w.type. tokens == 1 runs the row-streaming kernel, more the batched one. Same bits.
+  // Products; the entry looks at w.type. tokens == 1 runs the row-streaming kernel, more the batched one or, where the
+  // instruction set has one, a kernel for few. Same bits.
   void (*matmul)(const MatmulArgs& args);
 
   // Elements of one row as FP32 (embedding look-up, tests). n: a multiple of block_elems.

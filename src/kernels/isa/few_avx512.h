@@ -12,7 +12,12 @@
 
 namespace stoke::kernels::STOKE_ISA {
 
+// Where tiles of sixteen tokens have a unit of their own, panels are up to a fifth faster from nine tokens on.
+#ifdef STOKE_SIGNED_PANELS
+static constexpr int64_t kFewTokens = 8;
+#else
 static constexpr int64_t kFewTokens = kTokenTile;  // sums in 16 registers, weights in 8
+#endif
 
 // Turns 4 x 4 dwords in each 128-bit part: out[j] holds dword j of each input.
 static inline void turn4(const __m512i* in, __m512i* out) {
@@ -169,8 +174,8 @@ static void few_avx512(const MatmulArgs& a) {
       few_tile<Block, 4>(rows, a.w.row_bytes, a.w.cols, x, out);
     } else if (a.x.tokens <= 8) {
       few_tile<Block, 8>(rows, a.w.row_bytes, a.w.cols, x, out);
-    } else {
-      few_tile<Block, 16>(rows, a.w.row_bytes, a.w.cols, x, out);
+    } else if constexpr (kFewTokens > 8) {
+      few_tile<Block, kFewTokens>(rows, a.w.row_bytes, a.w.cols, x, out);
     }
     for (int64_t t = 0; t < a.x.tokens; ++t) vstore(a.y + t * a.y_stride + row, out[t]);
   }

@@ -54,6 +54,10 @@ ClusterRing::ClusterRing(std::span<const NeuronTable> tables, cache::UnitCache* 
   for (size_t i = 0; i < buffers_.size(); ++i) buffers_[i].data = memory_.data() + i * each;
 }
 
+ClusterRing::~ClusterRing() {
+  while (out_ > 0) queue_->wait();
+}
+
 size_t ClusterRing::bytes(std::span<const NeuronTable> tables, const Options& options) {
   return static_cast<size_t>(options.clusters) * buffer_bytes(tables);
 }
@@ -85,17 +89,22 @@ void ClusterRing::poll() {
 
 // Starts clusters as long as there are buffers and room in the queue.
 void ClusterRing::fill() {
-  while (!expected_.empty() && started_ - released_ < static_cast<int64_t>(buffers_.size())) {
-    Expected& next = expected_[0];
-    const int64_t count = std::min(kClusterNeurons, next.end - next.next);
-    if (!start(*next.table, next.next, count)) return;
-    next.next += count;
-    if (next.next == next.end) expected_.erase(expected_.begin());
+  while (start_next(false)) {
   }
 }
 
-// False where the queue has no room now.
-bool ClusterRing::start(const NeuronTable& table, int64_t first, int64_t count) {
+bool ClusterRing::start_next(bool must) {
+  if (expected_.empty() || started_ - released_ == static_cast<int64_t>(buffers_.size())) return false;
+  Expected& next = expected_[0];
+  const int64_t count = std::min(kClusterNeurons, next.end - next.next);
+  if (!start(*next.table, next.next, count, must)) return false;
+  next.next += count;
+  if (next.next == next.end) expected_.erase(expected_.begin());
+  return true;
+}
+
+// False where the queue has no room now. What must come is urgent, and waits for room.
+bool ClusterRing::start(const NeuronTable& table, int64_t first, int64_t count, bool must) {
   Buffer& buffer = at(started_);
   const auto number = static_cast<int32_t>(static_cast<size_t>(started_) % buffers_.size());
   buffer = {.table = &table, .first = first, .count = count, .data = buffer.data};
@@ -111,9 +120,10 @@ bool ClusterRing::start(const NeuronTable& table, int64_t first, int64_t count) 
   buffer.records = buffer.data + (begin - buffer.origin);
   // The whole cluster in pieces must have room, whatever is left out then.
   const size_t most = static_cast<size_t>(count) * table.record_bytes() / kPieceBytes + 2 + kRunsMax;
-  if (queue_->room(IoQueue::Priority::kBackground) < most) return false;
+  if (!must && queue_->room(IoQueue::Priority::kBackground) < most) return false;
   const size_t runs = find_runs(buffer);
-  for (size_t r = 0; r < runs; ++r) push_run(buffer, number, runs_[r], IoQueue::Priority::kBackground);
+  const auto priority = must ? IoQueue::Priority::kUrgent : IoQueue::Priority::kBackground;
+  for (size_t r = 0; r < runs; ++r) push_run(buffer, number, runs_[r], priority);
   ++started_;
   return true;
 }
@@ -177,6 +187,7 @@ void ClusterRing::on_read(const io::Read& read, const io::Done& done) {
 
 Result<const std::byte*> ClusterRing::acquire(const NeuronTable& table, int64_t first, int64_t count) {
   fill();
+  if (acquired_ == started_) start_next(true);
   CHECK(expects(table, first) && acquired_ < started_);
   Buffer& buffer = at(acquired_);
   CHECK(buffer.count == count);

@@ -35,6 +35,9 @@ class ClusterRing final : public ClusterSource, private ReadClient {
   // cache and queue may be null where every neuron is hot.
   ClusterRing(std::span<const NeuronTable> tables, cache::UnitCache* cache, IoQueue* queue, sys::ThreadPool& threads,
               const Options& options);
+  ~ClusterRing() override;
+  ClusterRing(const ClusterRing&) = delete;
+  ClusterRing& operator=(const ClusterRing&) = delete;
   static size_t bytes(std::span<const NeuronTable> tables, const Options& options);
 
   // Neurons [first, first + count) of the table will be acquired after everything expected before.
@@ -76,7 +79,8 @@ class ClusterRing final : public ClusterSource, private ReadClient {
 
   void on_read(const io::Read& read, const io::Done& done) override;
   void fill();
-  bool start(const NeuronTable& table, int64_t first, int64_t count);
+  bool start_next(bool must);
+  bool start(const NeuronTable& table, int64_t first, int64_t count, bool must);
   size_t find_runs(Buffer& buffer);
   bool copy_cached(Buffer& buffer, int64_t i);
   void push_run(Buffer& buffer, int32_t number, const Run& run, IoQueue::Priority priority);

@@ -64,7 +64,8 @@ void RecordFetcher::advance() {
     const int32_t number = waiting_[admitted_];
     ClusterJob& job = jobs_[static_cast<size_t>(number)];
     if (!look_up(job) || !issue(number, job)) {
-      blocked_ = true;
+      // Others may hold the queue's places, and of that nobody tells: then the next call tries again.
+      blocked_ = queue_.room(IoQueue::Priority::kUrgent) > 0;
       return;
     }
     const bool cached = misses_ == 0;

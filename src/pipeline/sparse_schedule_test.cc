@@ -26,6 +26,8 @@ struct Weather {
   int64_t slots = 0;
   int64_t hot = 0;
   size_t queue = 64;
+  bool neighbour = false;  // somebody else's background reads fill the queue
+  bool rival = false;      // and urgent ones
 };
 
 Weather draw(const StoreCase& c, uint32_t seed) {
@@ -52,12 +54,41 @@ Weather draw(const StoreCase& c, uint32_t seed) {
   w.options.switches.synchronous_reads = rng() % 8 == 0;
   w.options.switches.stage_barriers = rng() % 8 == 0;
   w.options.ring_clusters = pick(4, 5, 8);
+  w.neighbour = rng() % 6 == 0;
+  w.rival = rng() % 10 == 0;
   w.disk.seed = seed;
   w.disk.depth = pick(1, 4, 32);
+  if (w.rival) w.queue = 32, w.disk.depth = 32;  // each of ours waits for a queue full of its reads
   w.disk.jitter_ns = pick(0, 100'000, 5'000'000);
   w.disk.slow = pick(0.0, 0.1);
   return w;
 }
+
+// Another client of the queue that leaves no room in it: every read that ends is pushed again, `again` times in all.
+class Neighbour final : public ReadClient {
+ public:
+  Neighbour(IoQueue& queue, IoQueue::Priority priority, int again) : queue_(queue), priority_(priority), again_(again) {
+    memory_ = std::move(sys::Memory::map(4096)).value();
+  }
+  ~Neighbour() override {
+    again_ = 0;
+    while (out_ > 0) queue_.wait();
+  }
+  void push_all(const sys::File& file) {
+    const io::Read read{.file = &file, .bytes = 4096, .at_least = 1, .dst = memory_.data()};
+    while (queue_.push(*this, read, priority_)) ++out_;
+  }
+  void on_read(const io::Read& read, const io::Done&) override {
+    if (again_-- <= 0 || !queue_.push(*this, read, priority_)) --out_;
+  }
+
+ private:
+  IoQueue& queue_;
+  IoQueue::Priority priority_;
+  sys::Memory memory_;
+  int again_;
+  int out_ = 0;
+};
 
 // One FFN over a simulated disk.
 class Rig {
@@ -68,6 +99,8 @@ class Rig {
         multiplier_(kernels::best(), pool_, store.source, {.max_tokens = kMaxTokens}),
         reader_(w.disk, io::sim_image_data({store.image.data(), store.image.size()}), clock_),
         queue_(reader_, clock_, w.queue),
+        neighbour_(queue_, IoQueue::Priority::kBackground, 1 << 30),
+        rival_(queue_, IoQueue::Priority::kUrgent, 500),
         tables_(store.tables) {
     const size_t slot = tables_[0].record_bytes();
     arena_ = std::move(sys::Memory::map(slot * static_cast<size_t>(w.slots))).value();
@@ -79,6 +112,8 @@ class Rig {
     for (NeuronTable& t : tables_) hold_hot(t, w.hot);
     for (NeuronTable& t : tables_) t.file = &file;
     ffn_.emplace(SparseFfn::Parts{store.config, store.weights, multiplier_, tables_, &*cache_, &queue_}, w.options);
+    if (w.neighbour) neighbour_.push_all(file);
+    if (w.rival) rival_.push_all(file);
   }
 
   // All layers, each given the one before's output added to the stream; the sums of each come back.
@@ -120,6 +155,7 @@ class Rig {
   model::Multiplier multiplier_;
   io::SimReader reader_;
   IoQueue queue_;
+  Neighbour neighbour_, rival_;
   std::vector<NeuronTable> tables_;
   std::vector<std::vector<std::byte>> hot_;
   sys::Memory arena_;

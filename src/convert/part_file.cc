@@ -40,7 +40,7 @@ bool take_numbers(std::string_view* from, uint64_t count, std::vector<uint32_t>*
   if (count > from->size() / sizeof(uint32_t)) return false;
   const size_t had = out->size();
   out->resize(had + count);
-  std::memcpy(out->data() + had, from->data(), count * sizeof(uint32_t));
+  if (count > 0) std::memcpy(out->data() + had, from->data(), count * sizeof(uint32_t));
   from->remove_prefix(count * sizeof(uint32_t));
   return true;
 }

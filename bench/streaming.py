@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Models bigger than their memory, beside llama.cpp under the same limit: alternated, cold page cache, medians.
+
+Each run lies in a memory cgroup (version 1 or 2; needs root) of its budget and 48 MiB, page cache included. llama.cpp maps
+the file and does not repack (with repacking it is killed). Models are made by `stoke synth` in --work, and kept with
+--keep. A store has no counterpart there: llama.cpp gets the GGUF file of the same shape and bytes.
+
+usage: bench/streaming.py --llama DIR [--stoke PATH] [--work DIR] [--rows dense,store,moe] [--pairs N] [--keep]
+Prints one markdown table; --json FILE writes every sample too.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+
+from harness import Failed, chill, median
+
+ROOT = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+PROMPT = "The quick brown fox jumps over the lazy dog and"
+MARGIN = 48 << 20
+MIB = 1 << 20
+
+
+class Limit:
+    """A memory cgroup around one command."""
+
+    def __init__(self, limit):
+        v1 = os.path.isdir("/sys/fs/cgroup/memory")
+        self.folder = f"/sys/fs/cgroup/{'memory/' if v1 else ''}stoke-bench-{os.getpid()}"
+        self.peak_file = "memory.max_usage_in_bytes" if v1 else "memory.peak"
+        os.makedirs(self.folder, exist_ok=True)
+        if limit:
+            self.write("memory.limit_in_bytes" if v1 else "memory.max", str(limit))
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w", encoding="ascii") as file:
+            file.write(text)
+
+    def run(self, command, seconds):
+        """Standard output; the peak of what the group was charged. Raises Failed, for a killed command too."""
+        try:
+            done = subprocess.run([str(c) for c in command], capture_output=True, check=False, timeout=seconds,
+                                  stdin=subprocess.DEVNULL, preexec_fn=lambda: self.write("cgroup.procs", str(os.getpid())))
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"no end within {seconds} s: {' '.join(map(str, command))}") from error
+        if done.returncode != 0:
+            raise Failed(f"status {done.returncode} from {' '.join(map(str, command))}: "
+                         f"{done.stderr.decode(errors='replace')[-300:]}")
+        with open(os.path.join(self.folder, self.peak_file), encoding="ascii") as file:
+            return done.stdout.decode(errors="replace"), int(file.read())
+
+    def close(self):
+        os.rmdir(self.folder)
+
+
+def limited(command, limit, seconds=600):
+    group = Limit(limit)
+    try:
+        return group.run(command, seconds)
+    finally:
+        group.close()
+
+
+class Bench:
+    """The two programs and where the models lie."""
+
+    def __init__(self, options):
+        self.options = options
+        self.rows = []
+
+    def synth(self, shape, kind, extra=()):
+        path = os.path.join(self.options.work, f"{shape}{'-'.join(extra)}.{kind}")
+        if not os.path.exists(path):
+            subprocess.run([self.options.stoke, "synth", shape, "-o", path, "-q", *extra], check=True)
+        return path
+
+    def done_with(self, path):
+        if not self.options.keep:
+            os.remove(path)
+
+    def stoke(self, model, budget, tokens, flags):
+        chill(model)
+        memory = ["--memory", str(budget)] if budget else []
+        out, peak = limited([self.options.stoke, "run", model, "-p", PROMPT, "-n", tokens, "--temp", "0", "--ignore-eos",
+                             "-q", "--json", *memory, *flags], budget + MARGIN if budget else 0)
+        report = json.loads(out)
+        return {**report["stats"], "logits_hash": report["logits_hash"], "charged_peak": peak}
+
+    def stoke_prefill(self, model, budget, prompt, flags):
+        chill(model)
+        memory = ["--memory", str(budget)] if budget else []
+        out, _ = limited([self.options.stoke, "bench", model, "--prompt", prompt, "--generate", "0", "--repeat", "1", "-q",
+                          "--json", *memory, *flags], budget + MARGIN if budget else 0)
+        return json.loads(out)["prefill_tokens_per_s"]
+
+    def peer(self, model, budget, prompt, tokens):
+        """Tokens a second of llama-bench; None where it does not get there."""
+        chill(model)
+        loads = ["--repack", "0", "-lm", "mmap"] if budget else []
+        command = [os.path.join(self.options.llama, "llama-bench"), "-m", model, "-r", "1", "-o", "json", "--no-warmup",
+                   "-p", prompt, "-n", tokens, "-t", "2", *loads]
+        try:
+            out, _ = limited(command, budget + MARGIN if budget else 0)
+            return json.loads(out)[0]["avg_ts"]
+        except Failed as error:
+            print(f"streaming: llama.cpp: {error}", file=sys.stderr)
+            return None
+
+    def add(self, work, mine, peer, asked, note=""):
+        ratio = mine / peer if mine and peer else None
+        self.rows.append({"work": work, "stoke": mine, "peer": peer, "ratio": ratio, "asked": asked, "note": note})
+        print(f"streaming: {work}: stoke {show(mine)}, llama.cpp {show(peer)}, ratio {show(ratio)}; {note}", file=sys.stderr)
+
+    def decode(self, work, model, peer_model, budget, flags, asked, tokens=(64, 8)):
+        mine, theirs = [], []
+        for _ in range(self.options.pairs):
+            mine.append(self.stoke(model, budget, tokens[0], flags))
+            if peer_model:
+                theirs.append(self.peer(peer_model, budget, 0, tokens[1]))
+        middle = sorted(mine, key=lambda s: s["decode_tokens_per_s"])[len(mine) // 2]
+        self.add(work, median([s["decode_tokens_per_s"] for s in mine]), median([t for t in theirs if t]), asked,
+                 describe(middle))
+        return middle
+
+    def dense(self):
+        model = self.synth("llama-7b", "gguf")
+        budget = 2048 * MIB
+        flags = ["-c", "512"]
+        self.decode("dense 7B Q4_0, 2 GiB, decode", model, model, budget, flags, "1.35")
+        mine = median([self.stoke_prefill(model, budget, 448, flags) for _ in range(self.options.pairs)])
+        whole = median([self.stoke_prefill(model, 0, 448, flags) for _ in range(self.options.pairs)])
+        self.add("same, prefill 448, over ourselves in memory", mine, whole, "0.9")
+        self.done_with(model)
+
+    def store(self):
+        flags = ["-c", "1024"]
+        for skew in ("published", "measured", "uniform"):
+            extra = [] if skew == "published" else ["--skew", skew]
+            store = self.synth("mistral-7b-relu", "stoke", extra)
+            if skew != "published":
+                self.decode(f"ReLU 7B store, {skew}, 2500 MiB, decode", store, None, 2500 * MIB, flags, "", (128, 0))
+                self.done_with(store)
+                continue
+            peer = self.synth("mistral-7b-relu", "gguf")
+            self.decode("ReLU 7B store, 2500 MiB, decode", store, peer, 2500 * MIB, flags, "10", (256, 8))
+            self.decode("same, all in memory", store, peer, 0, flags, "1.7", (128, 32))
+            mine = median([self.stoke_prefill(store, 0, 512, flags) for _ in range(self.options.pairs)])
+            self.add("same, prefill 512, over llama.cpp in memory", mine, self.peer(peer, 0, 512, 0), "1.1")
+            mine = median([self.stoke_prefill(store, 2500 * MIB, 512, flags) for _ in range(self.options.pairs)])
+            self.add("same, prefill 512, 2500 MiB", mine, None, "")
+            self.done_with(store)
+            self.done_with(peer)
+
+    def moe(self):
+        model = self.synth("qwen3-30b-a3b", "gguf", ["--router-skew", "0.8", "--router-locality", "0.5"])
+        size = os.path.getsize(model)
+        for percent, asked in ((25, "2"), (50, "2"), (75, "1.5")):
+            budget = size * percent // 100
+            self.decode(f"Qwen3-30B-A3B shape, {percent} % of {size >> 30} GiB, decode", model, model, budget,
+                        ["-c", "1024"], asked)
+        self.done_with(model)
+
+
+def describe(stats):
+    hits = stats["cache_hit_rate"]
+    return (f"{stats['bytes_read_per_token'] / MIB:.0f} MiB a token"
+            f"{'' if hits is None else f', hits {hits * 100:.1f} %'}, stall {stats['io_stall_share'] * 100:.0f} %, "
+            f"P99/mean {stats['token_s_p99'] / stats['token_s_mean']:.2f}, peak {stats['peak_rss_bytes'] / MIB:.0f} MiB, "
+            f"charged {stats['charged_peak'] / MIB:.0f} MiB")
+
+
+def show(number):
+    return "-" if number is None else f"{number:.3g}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llama", required=True, help="folder of llama.cpp's programs")
+    parser.add_argument("--stoke", default=os.path.join(ROOT, "build/release/stoke"))
+    parser.add_argument("--work", default="/tmp")
+    parser.add_argument("--rows", default="dense,store,moe")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--json")
+    bench = Bench(parser.parse_args())
+    for row in bench.options.rows.split(","):
+        getattr(bench, row)()
+    print("| work | stoke tok/s | llama.cpp tok/s | ratio | asked | |\n|---|---|---|---|---|---|")
+    for r in bench.rows:
+        print(f"| {r['work']} | {show(r['stoke'])} | {show(r['peer'])} | {show(r['ratio'])} | {r['asked']} | {r['note']} |")
+    if bench.options.json:
+        with open(bench.options.json, "w", encoding="utf-8") as file:
+            json.dump(bench.rows, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Models bigger than their memory, beside llama.cpp under the same limit: alternated, cold page cache, medians.
 
-Each run lies in a memory cgroup (version 1 or 2; needs root) of its budget and 48 MiB, page cache included. llama.cpp maps
-the file and does not repack (with repacking it is killed). Models are made by `stoke synth` in --work, and kept with
---keep. A store has no counterpart there: llama.cpp gets the GGUF file of the same shape and bytes.
+Each run lies in a memory cgroup (version 1 or 2; needs root) of its budget and 48 MiB, page cache included. llama.cpp
+maps the file and does not repack (with repacking it is killed). Models are made by `stoke synth` in --work, and kept
+with --keep. A store has no counterpart there: llama.cpp gets the GGUF file of the same shape and bytes.
 
 usage: bench/streaming.py --llama DIR [--stoke PATH] [--work DIR] [--rows dense,store,moe] [--pairs N] [--keep]
 Prints one markdown table; --json FILE writes every sample too.
@@ -37,11 +37,14 @@ class Limit:
         with open(os.path.join(self.folder, name), "w", encoding="ascii") as file:
             file.write(text)
 
+    def enter(self):
+        self.write("cgroup.procs", str(os.getpid()))
+
     def run(self, command, seconds):
         """Standard output; the peak of what the group was charged. Raises Failed, for a killed command too."""
         try:
             done = subprocess.run([str(c) for c in command], capture_output=True, check=False, timeout=seconds,
-                                  stdin=subprocess.DEVNULL, preexec_fn=lambda: self.write("cgroup.procs", str(os.getpid())))
+                                  stdin=subprocess.DEVNULL, preexec_fn=self.enter)
         except subprocess.TimeoutExpired as error:
             raise Failed(f"no end within {seconds} s: {' '.join(map(str, command))}") from error
         if done.returncode != 0:
@@ -82,16 +85,18 @@ class Bench:
     def stoke(self, model, budget, tokens, flags):
         chill(model)
         memory = ["--memory", str(budget)] if budget else []
-        out, peak = limited([self.options.stoke, "run", model, "-p", PROMPT, "-n", tokens, "--temp", "0", "--ignore-eos",
-                             "-q", "--json", *memory, *flags], budget + MARGIN if budget else 0)
+        command = [self.options.stoke, "run", model, "-p", PROMPT, "-n", tokens, "--temp", "0", "--ignore-eos", "-q",
+                   "--json", *memory, *flags]
+        out, peak = limited(command, budget + MARGIN if budget else 0)
         report = json.loads(out)
         return {**report["stats"], "logits_hash": report["logits_hash"], "charged_peak": peak}
 
     def stoke_prefill(self, model, budget, prompt, flags):
         chill(model)
         memory = ["--memory", str(budget)] if budget else []
-        out, _ = limited([self.options.stoke, "bench", model, "--prompt", prompt, "--generate", "0", "--repeat", "1", "-q",
-                          "--json", *memory, *flags], budget + MARGIN if budget else 0)
+        command = [self.options.stoke, "bench", model, "--prompt", prompt, "--generate", "0", "--repeat", "1", "-q",
+                   "--json", *memory, *flags]
+        out, _ = limited(command, budget + MARGIN if budget else 0)
         return json.loads(out)["prefill_tokens_per_s"]
 
     def peer(self, model, budget, prompt, tokens):
@@ -110,7 +115,8 @@ class Bench:
     def add(self, work, mine, peer, asked, note=""):
         ratio = mine / peer if mine and peer else None
         self.rows.append({"work": work, "stoke": mine, "peer": peer, "ratio": ratio, "asked": asked, "note": note})
-        print(f"streaming: {work}: stoke {show(mine)}, llama.cpp {show(peer)}, ratio {show(ratio)}; {note}", file=sys.stderr)
+        print(f"streaming: {work}: stoke {show(mine)}, llama.cpp {show(peer)}, ratio {show(ratio)}; {note}",
+              file=sys.stderr)
 
     def decode(self, work, model, peer_model, budget, flags, asked, tokens=(64, 8)):
         mine, theirs = [], []
@@ -188,7 +194,8 @@ def main():
         getattr(bench, row)()
     print("| work | stoke tok/s | llama.cpp tok/s | ratio | asked | |\n|---|---|---|---|---|---|")
     for r in bench.rows:
-        print(f"| {r['work']} | {show(r['stoke'])} | {show(r['peer'])} | {show(r['ratio'])} | {r['asked']} | {r['note']} |")
+        cells = (r["work"], show(r["stoke"]), show(r["peer"]), show(r["ratio"]), r["asked"], r["note"])
+        print("| " + " | ".join(cells) + " |")
     if bench.options.json:
         with open(bench.options.json, "w", encoding="utf-8") as file:
             json.dump(bench.rows, file, indent=1)

@@ -31,6 +31,7 @@ class CancellableSource final : public model::WeightSource {
   void begin_pass(bool logits) override { inner_.begin_pass(logits); }
   void expect(std::span<const model::ExpectedProduct> products) override { inner_.expect(products); }
   bool at_hand(model::MatrixId id, int64_t row) const override { return inner_.at_hand(id, row); }
+  void expect_rows(model::MatrixId id, std::span<const int32_t> rows) override { inner_.expect_rows(id, rows); }
   Status read_row(model::MatrixId id, int64_t row, std::byte* dst) override { return inner_.read_row(id, row, dst); }
 
  private:

@@ -159,6 +159,7 @@ void Transformer::place(const Batch& batch) {
 
 Status Transformer::embed(const Batch& batch) {
   const DType type = source_.matrix(weights_.embedding).type;
+  source_.expect_rows(weights_.embedding, batch.tokens);
   for (int64_t row = 0; row < rows_; ++row) {
     const int32_t token = batch.tokens[static_cast<size_t>(row)];
     CHECK(token >= 0 && token < config_.vocab);

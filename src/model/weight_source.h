@@ -4,8 +4,8 @@
 // all the rows at once; a streaming source answers with what it has, or waits for a read, and may answer with fewer
 // rows than asked: the caller computes those, releases, and asks again from lease.rows.end. Embedding rows are fetched
 // singly.
-// A streaming source works better for knowing what comes: begin_pass() and expect() tell it, at_hand() asks it; a
-// resident one ignores them.
+// A streaming source works better for knowing what comes: begin_pass(), expect() and expect_rows() tell it, at_hand()
+// asks it; a resident one ignores them.
 // Thread role: the control thread only; the leased bytes may be read by any worker until release.
 // Ownership: the source owns the bytes; they stay valid and unchanged while leased.
 // The forward pass holds at most kMaxLeases leases at once, and waits in acquire() holding at most the gate's block of
@@ -71,6 +71,8 @@ class WeightSource {
   // Whether acquire() of rows from `row` on would answer without waiting.
   virtual bool at_hand(MatrixId /*id*/, int64_t /*row*/) const { return true; }
 
+  // These rows will be read next, one by one in this order; `rows` stays as it is until then.
+  virtual void expect_rows(MatrixId /*id*/, std::span<const int32_t> /*rows*/) {}
   // Copies one stored row (row_bytes bytes) to dst.
   virtual Status read_row(MatrixId id, int64_t row, std::byte* dst) = 0;
 };

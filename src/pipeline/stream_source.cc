@@ -12,7 +12,6 @@ using cache::SlotId;
 using cache::UnitId;
 
 constexpr int64_t kLeastWindow = 4;
-constexpr size_t kRowBufferBytes = size_t{1} << 18;  // an embedding row and its file's alignment
 
 cache::CacheOptions cache_options(const UnitTable& table, const StreamOptions& options, std::byte* arena) {
   return {.units = table.size(),
@@ -33,10 +32,9 @@ StreamSource::StreamSource(UnitTable table, IoQueue& queue, sys::Memory arena, c
       cache_(cache_options(table_, options, arena_.data())),
       live_(static_cast<size_t>(table_.size())),
       pending_(static_cast<size_t>(options.slots) + 1),
-      expected_(static_cast<size_t>(table_.size()) + 1) {
+      expected_(static_cast<size_t>(table_.size()) + 1),
+      rows_(queue) {
   CHECK(arena_.size() >= static_cast<size_t>(options.slots) * table_.slot_bytes());
-  auto row = sys::Memory::map(kRowBufferBytes);
-  if (row.ok()) row_buffer_ = std::make_unique<sys::Memory>(std::move(*row));
   choose_pinned();
 }
 
@@ -53,7 +51,7 @@ size_t StreamSource::bookkeeping_bytes(const UnitTable& table, int64_t slots) {
   const auto units = static_cast<size_t>(table.size());
   return cache::UnitCache::bookkeeping_bytes({.units = table.size(), .slots = slots}) +
          units * (sizeof(Live) + sizeof(Unit) + 3 * sizeof(int64_t)) + static_cast<size_t>(slots) * sizeof(int32_t) +
-         kRowBufferBytes;
+         sizeof(RowReader) + RowReader::kBufferBytes;
 }
 
 // Every token uses every dense block, so with experts these come first, but for a share of the slots.

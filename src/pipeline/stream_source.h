@@ -20,6 +20,7 @@
 #include "cache/unit_cache.h"
 #include "model/weight_source.h"
 #include "pipeline/io_queue.h"
+#include "pipeline/row_reader.h"
 #include "pipeline/unit_table.h"
 #include "sys/memory.h"
 
@@ -68,7 +69,12 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void begin_pass(bool logits) override;
   void expect(std::span<const model::ExpectedProduct> products) override;
   bool at_hand(model::MatrixId id, int64_t row) const override;
-  Status read_row(model::MatrixId id, int64_t row, std::byte* dst) override;
+  void expect_rows(model::MatrixId id, std::span<const int32_t> rows) override {
+    rows_.expect(table_.matrix(id), rows);
+  }
+  Status read_row(model::MatrixId id, int64_t row, std::byte* dst) override {
+    return rows_.read(table_.matrix(id), row, dst);
+  }
 
   const UnitTable& table() const { return table_; }
   int64_t slots() const { return cache_.slots(); }
@@ -141,7 +147,7 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   int64_t streaming_ = 0;  // slots that hold dense units which are not pinned; at most the window
   int64_t pinned_ = 0;
   bool wants_tail_ = true;
-  std::unique_ptr<sys::Memory> row_buffer_;
+  RowReader rows_;
   const std::atomic<bool>* cancel_ = nullptr;
   Status failure_;
   StreamCounts counts_;

@@ -1,36 +1,12 @@
-// StreamSource: single rows, and giving slots back.
+// StreamSource: giving slots back.
 #include <algorithm>
-#include <cstring>
 
 #include "base/check.h"
 #include "pipeline/stream_source.h"
-#include "pipeline/superset.h"
 
 namespace stoke::pipeline {
 
 using cache::UnitId;
-
-// A single row: from its unit where that is at hand, otherwise one small read of its own.
-Status StreamSource::read_row(model::MatrixId id, int64_t row, std::byte* dst) {
-  const MatrixPlace& place = table_.matrix(id);
-  CHECK(row >= 0 && row < place.info.rows);
-  int64_t first = 0;
-  for (const MatrixPlace::Piece& piece : place.pieces) {
-    if (row < first + piece.rows) {
-      const uint64_t offset = piece.offset + static_cast<uint64_t>(row - first) * place.info.row_bytes;
-      if (row_buffer_ == nullptr) return Status(Code::kNoMemory, "no memory for an embedding row");
-      const io::Read read = superset(*piece.file, offset, place.info.row_bytes, row_buffer_->data());
-      if (read.bytes > row_buffer_->size()) return Status(Code::kUnsupported, place.name + ": rows are too long");
-      const Status status = piece.file->pread_some(read.dst, read.bytes, read.at_least, read.offset);
-      if (!status.ok()) return status.with("tensor " + place.name);
-      if (!piece.file->direct()) piece.file->drop_cached(read.offset, read.bytes);
-      std::memcpy(dst, read.dst + (offset - read.offset), place.info.row_bytes);
-      return ok_status();
-    }
-    first += piece.rows;
-  }
-  return Status(Code::kCorrupt, place.name + ": has fewer rows than it says");
-}
 
 void StreamSource::unpin(UnitId id) {
   Live& unit = live(id);

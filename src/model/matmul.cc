@@ -8,11 +8,12 @@
 namespace stoke::model {
 namespace {
 
-// Rows a worker takes at once. A prompt's block keeps up's rows of all its tokens in the cache; a single token's block
-// is large enough that taking it costs nothing beside reading it.
+// Rows a worker takes at once. A prompt's block keeps up's rows of all its tokens in the cache. A single token's block
+// is large, since memory is read fastest in long streams (kernels/isa/gemv_avx512.h), yet takes less than the 100
+// microseconds after which the control thread should look at the disk.
 constexpr int64_t kPromptBlockRows = 128;
 constexpr int64_t kTokenBlockRows = 1024;
-constexpr int64_t kTokenBlockBytes = 64 << 10;
+constexpr int64_t kTokenBlockBytes = 1 << 20;
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -35,9 +36,10 @@ int64_t block_rows(int64_t all_rows, int64_t tokens, size_t row_bytes, int threa
     const int64_t even = round_up(all_rows / (int64_t{16} * threads), kernels::kRowTile);
     return std::clamp(even, kernels::kRowTile, kPromptBlockRows);
   }
-  const int64_t even = round_up(all_rows / (int64_t{4} * threads), kernels::kRowTile);
-  const int64_t big = round_up(kTokenBlockBytes / static_cast<int64_t>(row_bytes) + 1, kernels::kRowTile);
-  return std::clamp(std::min(even, big), kernels::kRowTile, kTokenBlockRows);
+  const int64_t big =
+      std::clamp(kTokenBlockBytes / static_cast<int64_t>(row_bytes), kernels::kRowTile, kTokenBlockRows);
+  const int64_t blocks = std::max(int64_t{4} * threads, round_up((all_rows + big - 1) / big, threads));
+  return std::min(round_up((all_rows + blocks - 1) / blocks, kernels::kRowTile), kTokenBlockRows);
 }
 
 }  // namespace
@@ -154,7 +156,7 @@ void Multiplier::run_tasks(std::span<const Task> tasks, const Gating& gating) {
   for (const Task& task : tasks) {
     all_rows += task.rows.size();
     tokens = std::max(tokens, task.product->x.tokens);
-    row_bytes = std::max(row_bytes, task.w.row_bytes);
+    row_bytes = std::max(row_bytes, task.w.row_bytes * (task.up.data == nullptr ? 1 : 2));
   }
   const int64_t step = block_rows(all_rows, tokens, row_bytes, threads_.size());
   std::array<int64_t, kMaxLeases + 1> first_block{};

@@ -197,6 +197,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   streaming_->source().watch(options.cancel);
   streaming_->poll_from(*threads_);
   streaming_->source().start();
+  populate();
   return ok_status();
 }
 
@@ -246,11 +247,20 @@ void Engine::make_room_for_kv() {
   if (used * page <= kv_room_) return;
   const int64_t step = std::max<int64_t>(1, all / 16);
   kv_room_ = std::min(all, (used + step - 1) / step * step) * page;
+  populator_.stop();  // or it would bring back what is given away
   if (store_) {
     store_->shrink(records_room_ - kv_room_);
   } else {
     streaming_->make_room(kv_room_);
   }
+  populate();
+}
+
+// Matrices first: they are needed first.
+void Engine::populate() {
+  std::vector<sys::Populator::Range> ranges = {streaming_->source().memory()};
+  if (store_) ranges.push_back(store_->memory());
+  populator_.start(std::move(ranges));
 }
 
 void Engine::release_reserved(std::span<const model::SequenceRun> runs) {

@@ -23,6 +23,7 @@
 #include "kv/kv_pool.h"
 #include "model/transformer.h"
 #include "stoke/stoke.h"
+#include "sys/populator.h"
 #include "sys/thread_pool.h"
 
 namespace stoke::engine {
@@ -89,6 +90,7 @@ class Engine {
   Status open_records(int64_t matrices, int64_t least, Streaming::Request* request);
   ModelSize model_size(pipeline::IoQueue* queue);
   void make_room_for_kv();
+  void populate();
   void stream_stats(Stats* stats) const;
   void store_stats(Stats* stats) const;
   void release_reserved(std::span<const model::SequenceRun> runs);
@@ -117,6 +119,7 @@ class Engine {
   std::unique_ptr<ResidentSource> resident_;  // one of these two
   std::unique_ptr<Streaming> streaming_;
   std::unique_ptr<SparseStore> store_;  // of a neuron store: its records
+  sys::Populator populator_;            // of the memory of both, so gone before them
   int64_t records_room_ = 0;            // bytes for records and KV, where they are streamed
   int64_t kv_room_ = 0;                 // bytes of the KV pool that streaming has made room for
   std::unique_ptr<CancellableSource> cancellable_;

@@ -124,6 +124,8 @@ Status SparseStore::hold_all() {
   size_t all = 0;
   for (const pipeline::NeuronTable& table : tables_) all += padded(table.records.bytes());
   STOKE_ASSIGN(arena_, sys::Memory::map(all + kTableAlignment));
+  sys::Populator populator;
+  populator.start({{&arena_, all}});
   STOKE_ASSIGN(const std::vector<OpenedFile> files, open_files(file_.files));
   size_t at = 0;
   for (pipeline::NeuronTable& table : tables_) {

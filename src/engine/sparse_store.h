@@ -23,6 +23,7 @@
 #include "pipeline/neuron_table.h"
 #include "pipeline/sparse_ffn.h"
 #include "sys/memory.h"
+#include "sys/populator.h"
 #include "sys/thread_pool.h"
 
 namespace stoke::engine {
@@ -45,6 +46,8 @@ class SparseStore {
   Status cache_in(int64_t bytes, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue);
   // Gives memory back until the cache takes at most `bytes`. Requires: nothing in flight or leased.
   void shrink(int64_t bytes);
+  // The cache's memory that may be touched.
+  sys::Populator::Range memory() const { return {&arena_, static_cast<size_t>(cache_->slots()) * slot_bytes_}; }
 
   std::unique_ptr<model::Ffn> make_ffn(model::Multiplier& multiplier, int64_t max_tokens);
   void end_pass();

@@ -23,6 +23,7 @@
 #include "pipeline/row_reader.h"
 #include "pipeline/unit_table.h"
 #include "sys/memory.h"
+#include "sys/populator.h"
 
 namespace stoke::pipeline {
 
@@ -62,6 +63,8 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   // Gives slots from the end of the arena back to the system, down to `slots`. Waits for what is in flight.
   // Requires: no lease. Returns the slots left.
   int64_t shrink(int64_t slots);
+  // The slots' memory that may be touched.
+  sys::Populator::Range memory() const { return {&arena_, static_cast<size_t>(cache_.slots()) * table_.slot_bytes()}; }
 
   const model::MatrixInfo& matrix(model::MatrixId id) const override { return table_.matrix(id).info; }
   Result<RowsView> acquire(model::MatrixId id, RowRange wanted) override;

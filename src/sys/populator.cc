@@ -1,0 +1,36 @@
+#include "sys/populator.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+namespace stoke::sys {
+namespace {
+
+constexpr size_t kStep = size_t{4} << 20;  // so much at most comes after stop() was called
+
+}  // namespace
+
+struct Populator::Worker {
+  std::vector<Range> ranges;
+  std::jthread thread;
+};
+
+Populator::Populator() = default;
+Populator::~Populator() { stop(); }
+
+void Populator::start(std::vector<Range> ranges) {
+  stop();
+  worker_ = std::make_unique<Worker>(Worker{.ranges = std::move(ranges), .thread = {}});
+  worker_->thread = std::jthread([list = &worker_->ranges](const std::stop_token& stopped) {
+    for (const Range& range : *list) {
+      for (size_t at = 0; at < range.bytes && !stopped.stop_requested(); at += kStep) {
+        range.memory->populate(at, std::min(kStep, range.bytes - at));
+      }
+    }
+  });
+}
+
+void Populator::stop() { worker_.reset(); }
+
+}  // namespace stoke::sys

@@ -138,16 +138,21 @@ bool MoeFfn::wants_quantized(const MoeWeights& w) const {
   return multiplier_.wants_quantized(all);
 }
 
-// Tells the source which experts come: all that this batch uses, in the order of use.
+// Tells the source which experts come, in the order of use: wave after wave, gates and ups before downs, so that downs
+// are read while gates and ups compute.
 void MoeFfn::expect(const MoeWeights& w, int64_t tokens) {
-  int32_t last = -1;
-  for (int64_t i = 0; i < tokens * config_.moe.used; ++i) {
-    const int32_t e = router_.uses()[i].expert;
-    if (e == last) continue;
-    last = e;
-    const std::array<ExpectedProduct, 2> products = {ExpectedProduct{.w = w.gate.expert(e), .up = w.up.expert(e)},
-                                                     ExpectedProduct{.w = w.down.expert(e), .up = {}}};
-    multiplier_.source().expect(products);
+  const int64_t all = tokens * config_.moe.used;
+  for (int64_t begin = 0; begin < all;) {
+    int64_t groups = 0;
+    begin = cut_wave(begin, all, &groups);
+    for (const bool down : {false, true}) {
+      for (int64_t i = 0; i < groups; ++i) {
+        const int64_t e = buffers_.groups[i].expert;
+        const ExpectedProduct product = down ? ExpectedProduct{.w = w.down.expert(e), .up = {}}
+                                             : ExpectedProduct{.w = w.gate.expert(e), .up = w.up.expert(e)};
+        multiplier_.source().expect(std::span(&product, 1));
+      }
+    }
   }
 }
 
@@ -200,8 +205,7 @@ Status MoeFfn::run_wave(const MoeWeights& w, const kernels::ActView& x, int64_t 
                             .up = w.up.expert(e),
                             .up_bias = w.up_bias.empty() ? nullptr : w.up_bias.data() + e * inner};
   }
-  const std::span<const Product> products(buffers_.products, static_cast<size_t>(groups));
-  STOKE_TRY(multiplier_.run(products, gating_of(config_)));
+  STOKE_TRY(run_products(groups, gating_of(config_)));
 
   const MatrixSlice any_down = w.down.expert(0);
   const bool quantized = multiplier_.wants_quantized(std::span(&any_down, 1));
@@ -221,7 +225,21 @@ Status MoeFfn::run_wave(const MoeWeights& w, const kernels::ActView& x, int64_t 
                             .y_stride = config_.dim,
                             .bias = w.down_bias.empty() ? nullptr : w.down_bias.data() + e * config_.dim};
   }
-  return multiplier_.run(products, Gating());
+  return run_products(groups, Gating());
+}
+
+// What is in memory first, while the rest is read in its order; each product has its own output.
+Status MoeFfn::run_products(int64_t count, const Gating& gating) {
+  const std::span products(buffers_.products, static_cast<size_t>(count));
+  const WeightSource& source = multiplier_.source();
+  const auto at_hand = [&](const MatrixSlice& slice) {
+    return !slice.valid() || source.at_hand(slice.id, slice.rows.begin);
+  };
+  auto next = products.begin();
+  for (auto p = products.begin(); p != products.end(); ++p) {
+    if (at_hand(p->w) && at_hand(p->up)) std::rotate(next++, p, p + 1);
+  }
+  return multiplier_.run(products, gating);
 }
 
 // Each token takes its experts' outputs in ascending number: waves come in that order, and so do the uses within one.

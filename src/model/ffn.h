@@ -89,6 +89,7 @@ class MoeFfn {
   int64_t cut_wave(int64_t begin, int64_t all, int64_t* groups) const;
   void gather(const kernels::ActView& x, int64_t begin, int64_t groups);
   Status run_wave(const MoeWeights& weights, const kernels::ActView& x, int64_t begin, int64_t groups);
+  Status run_products(int64_t count, const Gating& gating);
   void add_wave(int64_t begin, int64_t end, int64_t tokens, float* out);
   Status add_shared(const MoeWeights& weights, const kernels::ActView& x, float* out);
 

@@ -30,6 +30,9 @@ class CancellableSource final : public model::WeightSource {
   void release(model::MatrixId id, const RowsView& rows) override { inner_.release(id, rows); }
   void begin_pass(bool logits) override { inner_.begin_pass(logits); }
   void expect(std::span<const model::ExpectedProduct> products) override { inner_.expect(products); }
+  bool guesses() const override { return inner_.guesses(); }
+  void begin_guess() override { inner_.begin_guess(); }
+  void guess(const model::ExpectedProduct& product) override { inner_.guess(product); }
   bool at_hand(model::MatrixId id, int64_t row) const override { return inner_.at_hand(id, row); }
   void expect_rows(model::MatrixId id, std::span<const int32_t> rows) override { inner_.expect_rows(id, rows); }
   Status read_row(model::MatrixId id, int64_t row, std::byte* dst) override { return inner_.read_row(id, row, dst); }

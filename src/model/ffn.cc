@@ -71,12 +71,14 @@ Status DenseFfn::forward(const DenseFfnWeights& w, const float* x, int64_t token
   return multiplier_.run({.w = w.down, .x = hidden, .y = out, .y_stride = config_.dim, .bias = or_null(w.down_bias)});
 }
 
-MoeFfn::MoeFfn(const Config& config, Multiplier& multiplier, int64_t max_tokens)
+MoeFfn::MoeFfn(const Config& config, const Weights& weights, Multiplier& multiplier, int64_t max_tokens)
     : config_(config),
+      weights_(weights),
       multiplier_(multiplier),
       rows_(wave_rows(config, max_tokens)),
       scratch_(buffer_bytes(config, max_tokens)),
       router_(config, multiplier, max_tokens),
+      guess_(config, weights, multiplier),
       shared_(config, multiplier, config.moe.shared_ffn, max_tokens) {
   ScratchLayout at(scratch_.data());
   buffers_ = layout(at, config, max_tokens);
@@ -89,7 +91,7 @@ size_t MoeFfn::buffer_bytes(const Config& config, int64_t max_tokens) {
 }
 
 size_t MoeFfn::bytes(const Config& config, int64_t max_tokens) {
-  return buffer_bytes(config, max_tokens) + Router::bytes(config, max_tokens) +
+  return buffer_bytes(config, max_tokens) + Router::bytes(config, max_tokens) + ExpertGuess::bytes(config) +
          DenseFfn::bytes(config.dim, config.moe.shared_ffn, max_tokens);
 }
 
@@ -116,11 +118,13 @@ MoeFfn::Buffers MoeFfn::layout(ScratchLayout& at, const Config& config, int64_t 
   return b;
 }
 
-Status MoeFfn::forward(const MoeWeights& w, const float* x, int64_t tokens, float* out) {
+Status MoeFfn::forward(int layer, const float* x, int64_t tokens, float* out) {
+  const MoeWeights& w = weights_.layers[static_cast<size_t>(layer)].moe;
   const kernels::ActView acts = Multiplier::view(x, tokens, config_.dim, buffers_.token_acts, wants_quantized(w));
   multiplier_.quantize(acts);
   STOKE_TRY(router_.route(w, acts));
   expect(w, tokens);
+  STOKE_TRY(guess_.guess(layer, acts));
   std::fill_n(out, tokens * config_.dim, 0.0f);
   const int64_t all = tokens * config_.moe.used;
   for (int64_t begin = 0; begin < all;) {
@@ -276,7 +280,7 @@ FullFfn::FullFfn(const Config& config, const Weights& weights, Multiplier& multi
     : config_(config),
       weights_(weights),
       dense_(config, multiplier, dense_inner(config), max_tokens),
-      moe_(config, multiplier, max_tokens) {}
+      moe_(config, weights, multiplier, max_tokens) {}
 
 size_t FullFfn::bytes(const Config& config, int64_t max_tokens) {
   return DenseFfn::bytes(config.dim, dense_inner(config), max_tokens) + MoeFfn::bytes(config, max_tokens);
@@ -284,7 +288,7 @@ size_t FullFfn::bytes(const Config& config, int64_t max_tokens) {
 
 Status FullFfn::forward(int layer, const float* x, int64_t tokens, float* out) {
   const auto at = static_cast<size_t>(layer);
-  if (config_.layer[at].moe) return moe_.forward(weights_.layers[at].moe, x, tokens, out);
+  if (config_.layer[at].moe) return moe_.forward(layer, x, tokens, out);
   return dense_.forward(weights_.layers[at].ffn, x, tokens, out);
 }
 

@@ -13,6 +13,7 @@
 
 #include "base/status.h"
 #include "model/config.h"
+#include "model/expert_guess.h"
 #include "model/matmul.h"
 #include "model/router.h"
 #include "model/scratch.h"
@@ -54,10 +55,10 @@ class DenseFfn {
 
 class MoeFfn {
  public:
-  MoeFfn(const Config& config, Multiplier& multiplier, int64_t max_tokens);
+  MoeFfn(const Config& config, const Weights& weights, Multiplier& multiplier, int64_t max_tokens);
   static size_t bytes(const Config& config, int64_t max_tokens);
 
-  Status forward(const MoeWeights& weights, const float* x, int64_t tokens, float* out);
+  Status forward(int layer, const float* x, int64_t tokens, float* out);
 
  private:
   // Consecutive uses of one expert inside a wave.
@@ -94,11 +95,13 @@ class MoeFfn {
   Status add_shared(const MoeWeights& weights, const kernels::ActView& x, float* out);
 
   const Config& config_;
+  const Weights& weights_;
   Multiplier& multiplier_;
   int64_t rows_;  // of a wave
   Scratch scratch_;
   Buffers buffers_;
   Router router_;
+  ExpertGuess guess_;
   DenseFfn shared_;
 };
 

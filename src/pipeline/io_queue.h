@@ -40,6 +40,7 @@ class IoQueue {
   size_t wait();
   bool idle() const { return in_flight_ == 0 && queued() == 0; }
   size_t queued() const;
+  bool urgent_queued() const { return urgent_.size > 0; }
   int in_flight() const { return in_flight_; }
 
   int64_t stall_ns() const { return stall_ns_; }

@@ -32,6 +32,7 @@ SparseFfn::SparseFfn(const Parts& parts, const SparseOptions& options)
         return count.bytes();
       }()),
       router_(parts.config, parts.multiplier, options.max_tokens),
+      guess_(parts.config, parts.weights, parts.multiplier),
       rest_(needs_rest(parts)
                 ? std::make_unique<model::FullFfn>(parts.config, parts.weights, parts.multiplier, options.max_tokens)
                 : nullptr),
@@ -101,7 +102,7 @@ size_t SparseFfn::bytes(const Parts& parts, const SparseOptions& options) {
   const sys::ThreadPool& threads = parts.multiplier.threads();
   model::ScratchLayout count;
   layout(count, parts, o);
-  return count.bytes() + model::Router::bytes(parts.config, o.max_tokens) +
+  return count.bytes() + model::Router::bytes(parts.config, o.max_tokens) + model::ExpertGuess::bytes(parts.config) +
          (needs_rest(parts) ? model::FullFfn::bytes(parts.config, o.max_tokens) : 0) +
          ClusterRing::bytes(parts.tables, ring_options(o)) +
          SparseDecoder::bytes(threads, decoder_shape(parts, o), o.fetch, parts.queue != nullptr) +
@@ -130,7 +131,7 @@ Status SparseFfn::forward(int layer, const float* x, int64_t tokens, float* out)
                          multiplier_.wants_quantized(std::span(&w.moe.router, 1));
   const kernels::ActView acts = model::Multiplier::view(x, tokens, config_.dim, buffers_.acts, quantized);
   multiplier_.quantize(acts);
-  const Status status = t.records.experts > 1 ? experts(t, w, acts, out) : dense(layer, acts, out);
+  const Status status = t.records.experts > 1 ? experts(layer, acts, out) : dense(layer, acts, out);
   if (!status.ok()) ring_.flush();
   return status;
 }
@@ -198,13 +199,16 @@ TokenGroup SparseFfn::group_of(const model::SparseFfnWeights& w, const kernels::
   return group;
 }
 
-Status SparseFfn::experts(const NeuronTable& t, const model::LayerWeights& w, const kernels::ActView& x, float* out) {
+Status SparseFfn::experts(int layer, const kernels::ActView& x, float* out) {
+  const model::LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
+  const NeuronTable& t = table(layer);
   STOKE_TRY(router_.route(w.moe, x));
   const int64_t uses = x.tokens * config_.moe.used;
   for (int64_t begin = 0; begin < uses && w.sparse.gates.valid(); begin = group_end(begin, uses)) {
     const model::ExpectedProduct gate{.w = w.sparse.gates.expert(router_.uses()[begin].expert), .up = {}};
     multiplier_.source().expect(std::span(&gate, 1));
   }
+  STOKE_TRY(guess_.guess(layer, x));
   std::fill_n(out, x.tokens * config_.dim, 0.0f);
   return fetches(t, x.tokens) ? fetch_experts(t, w.sparse, x, uses, out) : stream_experts(t, w.sparse, x, uses, out);
 }

@@ -19,6 +19,7 @@
 #include <span>
 #include <vector>
 
+#include "model/expert_guess.h"
 #include "model/ffn.h"
 #include "model/router.h"
 #include "pipeline/cluster_ring.h"
@@ -84,7 +85,7 @@ class SparseFfn final : public model::Ffn {
   bool fetches(const NeuronTable& table, int64_t tokens) const;
   Status dense(int layer, const kernels::ActView& x, float* out);
   void expect_layer(int layer);
-  Status experts(const NeuronTable& table, const model::LayerWeights& w, const kernels::ActView& x, float* out);
+  Status experts(int layer, const kernels::ActView& x, float* out);
   Status fetch_experts(const NeuronTable& table, const model::SparseFfnWeights& w, const kernels::ActView& x,
                        int64_t uses, float* out);
   Status stream_experts(const NeuronTable& table, const model::SparseFfnWeights& w, const kernels::ActView& x,
@@ -104,6 +105,7 @@ class SparseFfn final : public model::Ffn {
   model::Scratch scratch_;
   Buffers buffers_;
   model::Router router_;
+  model::ExpertGuess guess_;
   std::unique_ptr<model::FullFfn> rest_;
   ClusterRing ring_;
   SparseDecoder decoder_;

@@ -33,8 +33,10 @@ StreamSource::StreamSource(UnitTable table, IoQueue& queue, sys::Memory arena, c
       live_(static_cast<size_t>(table_.size())),
       pending_(static_cast<size_t>(options.slots) + 1),
       expected_(static_cast<size_t>(table_.size()) + 1),
+      guessed_(static_cast<size_t>(table_.size()) + 1),
       rows_(queue) {
   CHECK(arena_.size() >= static_cast<size_t>(options.slots) * table_.slot_bytes());
+  guesses_.reserve(static_cast<size_t>(table_.size()));
   choose_pinned();
 }
 
@@ -50,7 +52,7 @@ int64_t StreamSource::least_slots(const UnitTable& table, const model::Config& c
 size_t StreamSource::bookkeeping_bytes(const UnitTable& table, int64_t slots) {
   const auto units = static_cast<size_t>(table.size());
   return cache::UnitCache::bookkeeping_bytes({.units = table.size(), .slots = slots}) +
-         units * (sizeof(Live) + sizeof(Unit) + 3 * sizeof(int64_t)) + static_cast<size_t>(slots) * sizeof(int32_t) +
+         units * (sizeof(Live) + sizeof(Unit) + 4 * sizeof(int64_t)) + static_cast<size_t>(slots) * sizeof(int32_t) +
          sizeof(RowReader) + RowReader::kBufferBytes;
 }
 
@@ -103,6 +105,7 @@ void StreamSource::on_read(const io::Read& read, const io::Done& done) {
   const UnitId id = {static_cast<int32_t>(read.tag)};
   Live& unit = live(id);
   const io::Read whole = read_of(id, unit.slot);
+  if (done.error != 0 && unit.guessed) return abandon_guess(id);
   if (done.error != 0) {
     if (!unit.retried && queue_.push(*this, whole, IoQueue::Priority::kUrgent)) {  // once more: some errors pass
       unit.retried = true;
@@ -114,19 +117,22 @@ void StreamSource::on_read(const io::Read& read, const io::Done& done) {
       cache_.pin(id, false);
       streaming_ -= unit.pinned ? 0 : 1;
     }
+    end_ahead(id);
     cache_.abandon(unit.slot);
     unit = {.pinned = unit.pinned, .pending = unit.pending};
     return;
   }
+  end_ahead(id);
   if (!read.file->direct()) {
     counts_.bytes_buffered += done.bytes;
     read.file->drop_cached(read.offset, read.bytes);
   }
-  const bool hold = unit.wanted && !unit.held;
+  const bool hold = (unit.wanted || unit.guessed) && !unit.held;
   cache_.commit(unit.slot, hold);
   if (hold) unit.held = true;
   unit.wanted = false;
   if (unit.stale) drop(id);
+  feed_guesses();
 }
 
 // Dense: the next units of the order, as far as the window reaches.
@@ -215,6 +221,9 @@ void StreamSource::feed() {
         if (!load(id, IoQueue::Priority::kUrgent)) return;
         cache_.find(id);  // counts the use
         ++counts_.expert_misses;
+      } else {
+        cache_.find(id);
+        ++counts_.expert_misses;  // on its way already
       }
     }
     expected_.pop();
@@ -224,6 +233,7 @@ void StreamSource::feed() {
 void StreamSource::forget_expected() {
   expected_.clear();
   if (table_.expert_bytes() == 0) return;
+  begin_guess();
   for (size_t i = 0; i < live_.size(); ++i) {
     Live& unit = live_[i];
     unit.wanted = false;
@@ -238,7 +248,7 @@ void StreamSource::loosen(UnitId needed) {
   for (size_t i = 0; i < live_.size(); ++i) {
     Live& unit = live_[i];
     if (!unit.held || static_cast<int32_t>(i) == needed.index) continue;
-    unit.held = false;
+    unit.held = unit.guessed = false;
     cache_.release(unit.slot);
   }
 }
@@ -253,6 +263,7 @@ void StreamSource::expect(std::span<const model::ExpectedProduct> products) {
   const auto want = [&](const model::MatrixSlice& slice, int64_t row) {
     const UnitId id = table_.find(slice.id, row);
     Live& unit = live(id);
+    claim(id);
     if (!unit.wanted && !unit.held && !expected_.full()) {
       unit.wanted = true;
       expected_.push(id.index);

@@ -39,7 +39,9 @@ struct StreamOptions {
 struct StreamCounts {
   uint64_t expert_hits = 0;
   uint64_t expert_misses = 0;
-  uint64_t dense_hits = 0;  // blocks that were pinned
+  uint64_t guesses_read = 0;  // expert units read because they were guessed; of these ...
+  uint64_t guesses_used = 0;  // ... were then asked for
+  uint64_t dense_hits = 0;    // blocks that were pinned
   uint64_t dense_misses = 0;
   uint64_t bytes_buffered = 0;  // read through the page cache, since the file system offers nothing else
 };
@@ -71,6 +73,9 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void release(model::MatrixId id, const RowsView& rows) override;
   void begin_pass(bool logits) override;
   void expect(std::span<const model::ExpectedProduct> products) override;
+  bool guesses() const override;
+  void begin_guess() override;
+  void guess(const model::ExpectedProduct& product) override;
   bool at_hand(model::MatrixId id, int64_t row) const override;
   void expect_rows(model::MatrixId id, std::span<const int32_t> rows) override {
     rows_.expect(table_.matrix(id), rows);
@@ -94,6 +99,9 @@ class StreamSource final : public model::WeightSource, private ReadClient {
     bool pending = false;  // dense: in pending_
     bool held = false;     // expert: expect() keeps a lease for the acquire() to come
     bool wanted = false;   // expert: in expected_
+    bool guessed = false;  // expert: in guessed_, or loading or held since it was; nobody has asked for it yet
+    bool ahead = false;    // its read in flight is a guess's
+    bool fresh = false;    // read because it was guessed, and not claimed yet
     bool stale = false;    // dense: to be dropped when it arrives
     bool retried = false;
     int32_t leases = 0;  // given out by acquire()
@@ -134,6 +142,10 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void drop(cache::UnitId id);
   void feed();
   void forget_expected();
+  void claim(cache::UnitId id);
+  void end_ahead(cache::UnitId id);
+  void abandon_guess(cache::UnitId id);
+  void feed_guesses();
   void loosen(cache::UnitId needed);
   Status wait_for(cache::UnitId id);
   std::byte* first_row(cache::UnitId id) const;
@@ -144,10 +156,13 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   StreamOptions options_;
   cache::UnitCache cache_;
   std::vector<Live> live_;
-  Ring pending_;           // dense units asked for and not yet reached, in order
-  Ring expected_;          // expert units that will be acquired and are not yet asked for
-  int64_t next_ = 0;       // position in the order of the next dense unit to ask for
-  int64_t streaming_ = 0;  // slots that hold dense units which are not pinned; at most the window
+  Ring pending_;                  // dense units asked for and not yet reached, in order
+  Ring expected_;                 // expert units that will be acquired and are not yet asked for
+  Ring guessed_;                  // expert units that may be, and are not yet asked for
+  std::vector<int32_t> guesses_;  // every unit guessed since begin_guess()
+  uint64_t guess_bytes_ = 0;      // of guesses in flight
+  int64_t next_ = 0;              // position in the order of the next dense unit to ask for
+  int64_t streaming_ = 0;         // slots that hold dense units which are not pinned; at most the window
   int64_t pinned_ = 0;
   bool wants_tail_ = true;
   RowReader rows_;

@@ -3,8 +3,12 @@
 
 A store of the ReLU 7B shape at 2500 MiB, and, with --real, a real ReLU model at 110 MiB. Steps are alternated, each run
 under a memory limit of its budget and 48 MiB (needs root), from a cold page cache; medians. The dense step decodes an
-eighth of the tokens. All steps must give the same tokens. With --policies: hit rates of the cache's policies on what
-fired in a run, at the engine's number of slots, beside the engine's own.
+eighth of the tokens. All steps must give the same tokens. The real model's are drawn with a fixed seed: its greedy text
+soon goes round in a circle, where LRU cannot miss.
+
+With --policies: hit rates of the cache's policies on what fired in a run, from an empty cache with the number of slots
+that the engine had at the end, beside the engine's own (which began with the prompt and with more slots: the KV cache
+takes some as it grows).
 
 usage: bench/ablation.py [--stoke PATH] [--work DIR] [--real GGUF] [--rows synth,real] [--rounds N] [--tokens N]
            [--layers N] [--memory SIZE] [--policies] [--keep] [--json FILE]
@@ -38,19 +42,19 @@ def parse_size(text):
 class Ablation:
     """One store, one budget, and what its runs gave."""
 
-    def __init__(self, options, title, store, memory, context):
+    def __init__(self, options, title, store, memory, flags):
         self.options = options
         self.title = title
         self.store = store
         self.memory = memory
-        self.context = context
+        self.flags = flags
         self.samples = {}
         self.longest = []  # tokens of the longest run
 
     def run(self, step, tokens, extra=()):
         chill(self.store)
-        command = [self.options.stoke, "run", self.store, "-p", PROMPT, "-n", tokens, "--temp", "0", "--ignore-eos",
-                   "-c", self.context, "--memory", self.memory, "--ablation", step, "-q", "--json", *extra]
+        command = [self.options.stoke, "run", self.store, "-p", PROMPT, "-n", tokens, "--ignore-eos", *self.flags,
+                   "--memory", self.memory, "--ablation", step, "-q", "--json", *extra]
         out, peak = limited(command, self.memory + MARGIN, 1800)
         report = json.loads(out)
         self.compare(step, report["tokens"])
@@ -109,21 +113,24 @@ class Ablation:
             self.samples = {"pipeline": [self.run("pipeline", self.options.tokens, ["--firings", trace])],
                             "lru": [self.run("lru", self.options.tokens)]}
             slots = self.samples["pipeline"][0]["cache_slots"]
+            at_first = self.run("pipeline", 1)["cache_slots"]
             found = json.loads(run([self.options.policies_tool, "--trace", trace, "--slots", slots]))
         finally:
             if os.path.exists(trace) and not self.options.keep:
                 os.remove(trace)
         replayed = found["cache_policies"][0]
         self.samples["replayed"] = replayed
-        lines = [f"{self.title}: {replayed['lookups']} look-ups of {replayed['tokens']} tokens, {slots} of "
-                 f"{replayed['units']} records in the cache", "",
-                 "| policy | hits on the trace | in its second half | of the best static set | hits of the engine |",
-                 "|---|---|---|---|---|"]
+        lines = [f"{self.title}: {replayed['lookups']} look-ups of {replayed['tokens']} tokens; of "
+                 f"{replayed['units']} records the cache holds {slots} (the engine's at first {at_first})", "",
+                 "| policy | hits on the trace | of the best static set's | hits in its second half "
+                 "| of the best static set's | hits of the engine |", "|---|---|---|---|---|---|"]
         for name, step in POLICIES:
             rates = replayed[name]
             own = f"{self.samples[step][0]['cache_hit_rate'] * 100:.1f} % ({step})" if step else "-"
-            lines.append(f"| {name} | {rates['hit'] * 100:.1f} % | {rates['hit_late'] * 100:.1f} % | "
-                         f"{rates['of_static'] * 100:.1f} % | {own} |")
+            late = rates["hit_late"] / replayed["static"]["hit_late"]
+            cells = [name, f"{rates['hit'] * 100:.1f} %", f"{rates['of_static'] * 100:.1f} %",
+                     f"{rates['hit_late'] * 100:.1f} %", f"{late * 100:.1f} %", own]
+            lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
 
 
@@ -133,7 +140,7 @@ def synth(options):
     if not os.path.exists(store):
         run([options.stoke, "synth", "mistral-7b-relu", "-o", store, "-q", *cut])
     title = f"ReLU 7B shape{f', {options.layers} layers' if options.layers else ''}, {options.memory}"
-    return Ablation(options, title, store, parse_size(options.memory), 1024)
+    return Ablation(options, title, store, parse_size(options.memory), ["--temp", "0", "-c", "1024"])
 
 
 def real(options):
@@ -141,7 +148,7 @@ def real(options):
     store = os.path.join(options.work, f"{name}.stoke")
     if not os.path.exists(store):
         run([options.stoke, "convert", options.real, "-o", store, "-q"])
-    return Ablation(options, f"{name}, 110M", store, 110 * MIB, 512)
+    return Ablation(options, f"{name}, 110M", store, 110 * MIB, ["--temp", "1", "-s", "7", "-c", "512"])
 
 
 def main():

@@ -26,8 +26,8 @@ namespace stoke::engine {
 struct Ablation {
   std::string_view name = "hot";
   bool whole_layers = false;
-  bool keep = true;        // a cache of records
-  bool barriers = false;   // between gates, reads and products of a layer
+  bool keep = true;       // a cache of records
+  bool barriers = false;  // between gates, reads and products of a layer
   cache::PolicyKind policy = cache::PolicyKind::kLfu;
 };
 

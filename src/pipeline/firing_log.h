@@ -1,8 +1,8 @@
 // A file of which neurons fired: what the cache was asked for, token by token, for `bench_cache_policies --trace`.
 //
-// Text. The first line is `# firings: LAYERS layers of NEURONS neurons`; then, for each layer with records of each pass,
-// a line `LAYER NEURON NEURON ...` (numbers from 0, neurons ascending; experts' neurons are numbered expert after
-// expert), and an empty line between passes. Only passes of few tokens are written, those that look neurons up one by
+// Text. The first line is `# firings: LAYERS layers of NEURONS neurons`; then, for each layer of each pass, a line
+// `LAYER NEURON NEURON ...` (numbers from 0, neurons ascending; experts' neurons are numbered expert after expert), and
+// an empty line between passes. Only passes of few tokens are written, those that look neurons up one by
 // one: a decoded token, or the union over several that were decoded together. Of a prompt nothing is, though its last
 // token may go through the last layer by itself; a pass that was cancelled ends early. About 6 bytes a firing.
 // Thread role: the control thread. Ownership: its file and a buffer; the tables outlive it. After construction nothing

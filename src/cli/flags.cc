@@ -94,8 +94,10 @@ void add_measuring_flags(CLI::App& verb, ModelFlags& flags) {
   verb.add_option(
           "--ablation", flags.ablation,
           "neuron stores: switch parts of the engine off: dense, bundles, cache, pipeline, hot (all on), flash, lru")
+      ->type_name("NAME")
       ->group(group);
   verb.add_option("--firings", flags.firings, "neuron stores: write which neurons fire, token by token, to this file")
+      ->type_name("FILE")
       ->group(group);
 }
 

@@ -1,8 +1,10 @@
 // Hit rates of the cache's policies on traces, beside two that know the future: the best static set (the units that
 // the whole trace uses most, there from the start) and Belady's bound (which may also refuse to admit).
-// lfu_recent keeps one token's uses (CacheOptions::recent). Caches start empty; a step's units
-// stay leased until the step ends, as a layer's do in a pipeline. usage: bench_cache_policies [--trace FILE] [--layers
-// N] [--neurons N] [--tokens N] [--seed N]; prints one JSON object.
+// lfu_recent keeps one token's uses (CacheOptions::recent); window_5 what the latest five tokens used, as far as it
+// fits (LLM in a Flash), which lru contains. Caches start empty; a step's units stay leased until the step ends, as a
+// layer's do in a pipeline. usage: bench_cache_policies [--trace FILE] [--slots N] [--layers N] [--neurons N] [--tokens
+// N]
+// [--seed N]; without --slots at a quarter, a half and three quarters of all units; prints one JSON object.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -44,8 +46,16 @@ class Tally {
   int64_t late_ = 0;
 };
 
-Rates replay(const Trace& trace, cache::PolicyKind policy, int64_t slots, int64_t recent = 0) {
-  cache::UnitCache cache({.units = trace.units, .slots = slots, .policy = policy, .recent = recent});
+struct Kind {
+  cache::PolicyKind policy = cache::PolicyKind::kLru;
+  int64_t recent = 0;
+  int32_t window = 1 << 30;  // tokens after which a unit counts as gone
+};
+
+Rates replay(const Trace& trace, int64_t slots, const Kind& kind) {
+  cache::UnitCache cache({.units = trace.units, .slots = slots, .policy = kind.policy, .recent = kind.recent});
+  std::vector<int32_t> used_at(trace.units, 0);
+  int32_t token = 0;
   Tally tally(trace);
   std::vector<cache::SlotId> leased;
   std::vector<cache::SlotId> loading;
@@ -57,7 +67,8 @@ Rates replay(const Trace& trace, cache::PolicyKind policy, int64_t slots, int64_
     for (; at < trace.steps[step]; ++at) {
       const cache::UnitId unit{trace.uses[at]};
       const cache::SlotId slot = cache.find(unit);
-      tally.add(static_cast<int64_t>(step), slot.valid());
+      tally.add(static_cast<int64_t>(step), slot.valid() && token - used_at[unit.index] <= kind.window);
+      used_at[unit.index] = token;
       if (slot.valid()) {
         leased.push_back(slot);
       } else if (const cache::SlotId taken = cache.reserve(unit, false); taken.valid()) {
@@ -69,7 +80,9 @@ Rates replay(const Trace& trace, cache::PolicyKind policy, int64_t slots, int64_
       leased.push_back(slot);
     }
     for (const cache::SlotId slot : leased) cache.release(slot);
-    if (trace.last[step]) cache.end_pass();
+    if (!trace.last[step]) continue;
+    cache.end_pass();
+    ++token;
   }
   const double took_ns = static_cast<double>(std::clock() - start) * 1e9 / CLOCKS_PER_SEC;
   Rates rates = tally.rates();
@@ -133,19 +146,30 @@ std::string json(std::string_view name, const Rates& rates, const Rates& best) {
   return text + "}";
 }
 
-void report(const Trace& trace, bool first) {
+void report(const Trace& trace, int64_t slots) {
+  static bool first = true;
+  const Rates best = static_set(trace, slots);
+  const double share = static_cast<double>(slots) / static_cast<double>(trace.units);
+  fmt::print("{}\n  {{\"trace\": \"{}\", \"tokens\": {}, \"units\": {}, \"lookups\": {}, \"capacity\": {:.4g},\n   ",
+             first ? "" : ",", trace.name, trace.tokens(), trace.units, trace.uses.size(), share);
+  first = false;
+  const auto token = static_cast<int64_t>(trace.uses.size()) / std::max<int64_t>(trace.tokens(), 1);
+  const std::pair<const char*, Kind> kinds[] = {
+      {"lru", {}},
+      {"window_5", {.window = 5}},
+      {"s3_fifo", {.policy = cache::PolicyKind::kS3Fifo}},
+      {"lfu", {.policy = cache::PolicyKind::kLfu}},
+      {"lfu_recent", {.policy = cache::PolicyKind::kLfu, .recent = token}},
+  };
+  for (const auto& [name, kind] : kinds) fmt::print("{},\n   ", json(name, replay(trace, slots, kind), best));
+  fmt::print("{},\n   {}}}", json("static", best, best), json("belady", belady(trace, slots), best));
+  std::fflush(stdout);
+}
+
+void report_all(const Trace& trace, int64_t slots) {
+  if (slots > 0) return report(trace, std::min(slots, trace.units));
   for (const double share : {0.25, 0.50, 0.75}) {
-    const auto slots = std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(trace.units)));
-    const Rates best = static_set(trace, slots);
-    fmt::print("{}\n  {{\"trace\": \"{}\", \"tokens\": {}, \"units\": {}, \"lookups\": {}, \"capacity\": {},\n   ",
-               first && share == 0.25 ? "" : ",", trace.name, trace.tokens(), trace.units, trace.uses.size(), share);
-    fmt::print("{},\n   ", json("lru", replay(trace, cache::PolicyKind::kLru, slots), best));
-    fmt::print("{},\n   ", json("s3_fifo", replay(trace, cache::PolicyKind::kS3Fifo, slots), best));
-    fmt::print("{},\n   ", json("lfu", replay(trace, cache::PolicyKind::kLfu, slots), best));
-    const auto token = static_cast<int64_t>(trace.uses.size()) / std::max<int64_t>(trace.tokens(), 1);
-    fmt::print("{},\n   ", json("lfu_recent", replay(trace, cache::PolicyKind::kLfu, slots, token), best));
-    fmt::print("{},\n   {}}}", json("static", best, best), json("belady", belady(trace, slots), best));
-    std::fflush(stdout);
+    report(trace, std::max<int64_t>(1, static_cast<int64_t>(share * static_cast<double>(trace.units))));
   }
 }
 
@@ -154,12 +178,15 @@ int run(int argc, char** argv) {
   int64_t per_layer = 2048;
   int tokens = 512;
   uint64_t seed = 1;
+  int64_t slots = 0;
   std::string path;
   for (int i = 1; i < argc; i += 2) {
     const std::string_view flag = argv[i];
     const char* value = i + 1 < argc ? argv[i + 1] : "";
     if (flag == "--trace")
       path = value;
+    else if (flag == "--slots")
+      slots = std::atoll(value);
     else if (flag == "--layers")
       layers = std::atoi(value);
     else if (flag == "--neurons")
@@ -175,12 +202,12 @@ int run(int argc, char** argv) {
   }
   fmt::print("{{\"cache_policies\": [");
   if (!path.empty()) {
-    report(from_file(path), true);
+    report_all(from_file(path), slots);
   } else {
-    report(neurons(published(), layers, per_layer, tokens, seed), true);
-    report(neurons(measured(), layers, per_layer, tokens, seed), false);
-    report(neurons(uniform(), layers, per_layer, tokens, seed), false);
-    for (const double stay : {0.0, 0.3, 0.6}) report(experts({.stay = stay}, tokens, seed), false);
+    for (const NeuronShape& shape : {published(), measured(), uniform()}) {
+      report_all(neurons(shape, layers, per_layer, tokens, seed), slots);
+    }
+    for (const double stay : {0.0, 0.3, 0.6}) report_all(experts({.stay = stay}, tokens, seed), slots);
   }
   fmt::print("\n]}}\n");
   return 0;

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cinttypes>
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <numeric>
@@ -190,6 +192,10 @@ Trace from_file(const std::string& path) {
   int64_t per_layer = 0;
   Trace trace{.name = path.substr(path.find_last_of('/') + 1)};
   for (std::string line; std::getline(file, line);) {
+    if (line.starts_with('#')) {
+      std::sscanf(line.c_str(), "# firings: %" SCNd64 " layers of %" SCNd64, &layers, &per_layer);
+      continue;
+    }
     Step step;
     if (!parse_line(line, step.layer, step.units)) {
       if (!steps.empty()) steps.back().last = true;

@@ -58,7 +58,9 @@ struct ExpertShape {
 };
 Trace experts(const ExpertShape& shape, int tokens, uint64_t seed);
 
-// Text: lines `layer unit unit unit ...`, tokens separated by an empty line.
+// Text: lines `layer unit unit unit ...`, tokens separated by an empty line; as `stoke run --firings FILE` writes it
+// (src/pipeline/firing_log.h), whose first line says how many layers and units a layer there are. Without that line: as
+// many as occur.
 Trace from_file(const std::string& path);
 
 }  // namespace stoke::bench

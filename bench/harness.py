@@ -1,4 +1,5 @@
-"""What compare.py measures with: the two programs, a model file's sizes, the page cache, and a process's first byte.
+"""What compare.py, streaming.py and ablation.py measure with: the two programs, a model file's sizes, the page cache, a
+memory limit, and a process's first byte.
 
 Only the standard library. A program that fails raises Failed, with its command and the end of what it said.
 """
@@ -139,6 +140,49 @@ def cached_share(descriptor):
                                                            ctypes.c_size_t(size), present)
         del start
         return 1.0 if failed else sum(b & 1 for b in bytes(present)) / pages
+
+
+class Limit:
+    """A memory cgroup around one command."""
+
+    def __init__(self, limit):
+        v1 = os.path.isdir("/sys/fs/cgroup/memory")
+        self.folder = f"/sys/fs/cgroup/{'memory/' if v1 else ''}stoke-bench-{os.getpid()}"
+        self.peak_file = "memory.max_usage_in_bytes" if v1 else "memory.peak"
+        os.makedirs(self.folder, exist_ok=True)
+        if limit:
+            self.write("memory.limit_in_bytes" if v1 else "memory.max", str(limit))
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w", encoding="ascii") as file:
+            file.write(text)
+
+    def enter(self):
+        self.write("cgroup.procs", str(os.getpid()))
+
+    def run(self, command, seconds):
+        """Standard output; the peak of what the group was charged. Raises Failed, for a killed command too."""
+        try:
+            done = subprocess.run([str(c) for c in command], capture_output=True, check=False, timeout=seconds,
+                                  stdin=subprocess.DEVNULL, preexec_fn=self.enter)
+        except subprocess.TimeoutExpired as error:
+            raise Failed(f"no end within {seconds} s: {' '.join(map(str, command))}") from error
+        if done.returncode != 0:
+            raise Failed(f"status {done.returncode} from {' '.join(map(str, command))}: "
+                         f"{done.stderr.decode(errors='replace')[-300:]}")
+        with open(os.path.join(self.folder, self.peak_file), encoding="ascii") as file:
+            return done.stdout.decode(errors="replace"), int(file.read())
+
+    def close(self):
+        os.rmdir(self.folder)
+
+
+def limited(command, limit, seconds=600):
+    group = Limit(limit)
+    try:
+        return group.run(command, seconds)
+    finally:
+        group.close()
 
 
 class GgufSizes:

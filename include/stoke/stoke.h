@@ -43,6 +43,10 @@ struct ModelOptions {
   std::string kv_type;       // "f16" (default) or "q8_0"
   std::string ffn_act;       // overrides the FFN's activation, for models that do not say: "silu", "relu", "drelu", ...
   std::string quant;         // quantises an F16/BF16/F32 folder on load: "q8_0", "q4_0", "q4_k"; empty: as stored
+  // For measurements on neuron stores (docs/bigger-than-memory.md); neither changes a bit of the answer.
+  std::string
+      ablation;         // a step of the paper's ablation, or another engine's way: "dense", ..., "flash"; empty: all on
+  std::string firings;  // a file for the neurons that fire, token by token (pipeline/firing_log.h)
   ProgressCallback progress;
   const CancelFlag* cancel = nullptr;
 };
@@ -196,6 +200,7 @@ struct Stats {
   int64_t bytes_read = 0;        // from flash, measured
   double bytes_read_per_token = 0;
   int64_t reads = 0;
+  double reads_per_token = 0;
   double cache_hit_rate = -1;
   double io_stall_share = 0;
   double active_neuron_share = -1;
@@ -203,6 +208,8 @@ struct Stats {
   double weights_loaded_s = 0;   // until the last weight was in memory
   int64_t prompt_tokens = 0;     // prefilled
   int64_t generated_tokens = 0;  // decoded
+  std::string ablation;          // of neuron stores: the step that runs, "hot" where nothing is switched off
+  int64_t cache_slots = 0;       // of a streamed neuron store: records that its cache holds now, at most
 };
 
 class Session;

@@ -197,6 +197,7 @@ void add_bench(CLI::App& app, Context& context) {
   verb->add_option("--depth", flags.depth, "tokens already in the context while decoding")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  add_measuring_flags(*verb, flags.model);
   add_output_flags(*verb, flags.output);
   verb->callback([&] { context.run([&flags] { return run(flags); }); });
 }

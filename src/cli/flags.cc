@@ -89,6 +89,18 @@ void add_model_flags(CLI::App& verb, ModelFlags& flags) {
   verb.add_option("--quant", flags.quant, "quantise an F16/BF16 folder on load: q8_0, q4_0 or q4_k");
 }
 
+void add_measuring_flags(CLI::App& verb, ModelFlags& flags) {
+  const std::string group = "For measurements";
+  verb.add_option(
+          "--ablation", flags.ablation,
+          "neuron stores: switch parts of the engine off: dense, bundles, cache, pipeline, hot (all on), flash, lru")
+      ->type_name("NAME")
+      ->group(group);
+  verb.add_option("--firings", flags.firings, "neuron stores: write which neurons fire, token by token, to this file")
+      ->type_name("FILE")
+      ->group(group);
+}
+
 void add_output_flags(CLI::App& verb, OutputFlags& flags) {
   verb.add_flag("--json", flags.json, "one JSON object on standard output");
   verb.add_flag("--stats", flags.stats, "one line of statistics on standard error");
@@ -169,6 +181,8 @@ ModelOptions model_options(const ModelFlags& flags) {
   options.kv_type = flags.kv_type;
   options.ffn_act = flags.ffn_act;
   options.quant = flags.quant;
+  options.ablation = flags.ablation;
+  options.firings = flags.firings;
   return options;
 }
 

@@ -24,9 +24,13 @@ struct ModelFlags {
   std::string kv_type;
   std::string ffn_act;
   std::string quant;
+  std::string ablation;
+  std::string firings;
 };
 // MODEL and everything that says how it is opened.
 void add_model_flags(CLI::App& verb, ModelFlags& flags);
+// --ablation and --firings.
+void add_measuring_flags(CLI::App& verb, ModelFlags& flags);
 
 struct OutputFlags {
   bool json = false;

@@ -31,10 +31,13 @@ Json stats_json(const Stats& s) {
               {"bytes_read", s.bytes_read},
               {"bytes_read_per_token", s.bytes_read_per_token},
               {"reads", s.reads},
+              {"reads_per_token", s.reads_per_token},
               {"cache_hit_rate", share(s.cache_hit_rate)},
               {"io_stall_share", s.io_stall_share},
               {"active_neuron_share", share(s.active_neuron_share)},
-              {"predictor_recall", share(s.predictor_recall)}};
+              {"predictor_recall", share(s.predictor_recall)},
+              {"ablation", s.ablation.empty() ? Json(nullptr) : Json(s.ablation)},
+              {"cache_slots", s.cache_slots}};
 }
 
 std::string stats_line(const Stats& s) {

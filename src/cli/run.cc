@@ -91,6 +91,7 @@ void add_run(CLI::App& app, Context& context) {
   verb->add_flag("--chat", options.chat, "put the prompt into the model's chat template, as a user's message");
   verb->add_option("--system", options.system, "with --chat: the system message");
   add_sampling_flags(*verb, options.sampling);
+  add_measuring_flags(*verb, options.model);
   add_output_flags(*verb, options.output);
   verb->footer("Ctrl-C stops cleanly: what was generated stays, statistics are printed, the exit status is 130.");
   verb->callback([&] { context.run([&options] { return run(options); }); });

@@ -120,10 +120,20 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const Mode
   return engine;
 }
 
-Status Engine::take_memory(const ModelOptions& options) {
+Status Engine::open_store(const ModelOptions& options) {
+  STOKE_ASSIGN(const Ablation ablation, find_ablation(options.ablation));
   if (!prepared_.loaded.tables.empty()) {
-    STOKE_ASSIGN(store_, SparseStore::open(prepared_.file, prepared_.loaded));
+    STOKE_ASSIGN(store_, SparseStore::open(prepared_.file, prepared_.loaded, ablation));
+    return options.firings.empty() ? ok_status() : store_->log_firings(options.firings);
   }
+  if (options.ablation.empty() && options.firings.empty()) return ok_status();
+  return Status(
+      Code::kInvalid,
+      fmt::format("{}: ablation and firings are for neuron stores, which `stoke convert` makes", prepared_.file.path));
+}
+
+Status Engine::take_memory(const ModelOptions& options) {
+  STOKE_TRY(open_store(options));
   const ModelSize size = model_size(nullptr);
   const Budget budget = find_budget(options.memory_bytes, held_now());
   Result<Sizes> all = fit_sizes(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free, budget);
@@ -207,7 +217,7 @@ Status Engine::open_records(int64_t matrices, int64_t least, Streaming::Request*
   const int64_t room = request->budget - request->fixed;
   // The hottest quarter of the records is worth more than as many bytes of matrices: a third of the tokens use each,
   // and a miss is a small read at a sixth of the rate of large ones (docs/reads.md).
-  const int64_t hottest = std::min(store_->record_bytes() / 4, (room - memory_.kv) / 2);
+  const int64_t hottest = store_->ablation().keep ? std::min(store_->record_bytes() / 4, (room - memory_.kv) / 2) : 0;
   const int64_t for_matrices = std::min(matrices, room - memory_.kv - std::max(least, hottest));
   records_room_ = room - for_matrices;
   request->budget = request->fixed + for_matrices;
@@ -301,6 +311,7 @@ void Engine::stream_stats(Stats* stats) const {
   const int64_t tokens = stats->generated_tokens > 0 ? stats->generated_tokens : stats->prompt_tokens;
   if (stats->generated_tokens > 0) {
     stats->bytes_read_per_token = static_cast<double>(decode_io_.bytes) / static_cast<double>(tokens);
+    stats->reads_per_token = static_cast<double>(decode_io_.reads) / static_cast<double>(tokens);
     const double seconds = static_cast<double>(tokens) / stats->decode_tokens_per_s;
     stats->io_stall_share = static_cast<double>(decode_io_.stall_ns) * 1e-9 / seconds;
   } else if (tokens > 0) {
@@ -315,17 +326,23 @@ void Engine::stream_stats(Stats* stats) const {
 
 void Engine::store_stats(Stats* stats) const {
   const pipeline::SparseCounts counts = store_->counts();
+  const pipeline::SparseCounts& before = sparse_before_;
   const auto share = [](uint64_t part, uint64_t whole) {
     return whole == 0 ? -1.0 : static_cast<double>(part) / static_cast<double>(whole);
   };
-  const uint64_t lookups = counts.fetch.lookups;
-  stats->active_neuron_share = share(lookups, counts.neurons);
-  if (streaming_) stats->cache_hit_rate = share(counts.fetch.hot_hits + counts.fetch.cache_hits, lookups);
+  const uint64_t lookups = counts.fetch.lookups - before.fetch.lookups;
+  const uint64_t hits =
+      counts.fetch.hot_hits + counts.fetch.cache_hits - before.fetch.hot_hits - before.fetch.cache_hits;
+  stats->active_neuron_share = share(lookups, counts.neurons - before.neurons);
+  stats->ablation = store_->ablation().name;
+  stats->cache_slots = store_->cache_slots();
+  if (streaming_) stats->cache_hit_rate = share(hits, lookups);
 }
 
 Engine::IoMark Engine::io_now() const {
   if (!streaming_) return {};
-  return {.bytes = streaming_->queue().counts().bytes, .stall_ns = streaming_->queue().stall_ns()};
+  const io::ReadCounts counts = streaming_->queue().counts();
+  return {.bytes = counts.bytes, .reads = counts.reads, .stall_ns = streaming_->queue().stall_ns()};
 }
 
 void Engine::add_prefill(int64_t tokens, double seconds) {
@@ -338,6 +355,7 @@ void Engine::add_step(int64_t tokens, double seconds) {
   timings_.add_step(tokens, seconds);
   const IoMark now = io_now();
   decode_io_.bytes += now.bytes - io_mark_.bytes;
+  decode_io_.reads += now.reads - io_mark_.reads;
   decode_io_.stall_ns += now.stall_ns - io_mark_.stall_ns;
   io_mark_ = now;
 }
@@ -346,6 +364,7 @@ void Engine::reset_stats() {
   timings_.reset();
   decode_io_ = {};
   io_mark_ = io_now();
+  if (store_) sparse_before_ = store_->counts();
   if (!streaming_) return;
   reads_before_ = streaming_->queue().counts();
   stream_before_ = streaming_->source().counts();

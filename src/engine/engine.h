@@ -84,6 +84,7 @@ class Engine {
 
  private:
   Engine(Prepared prepared, std::unique_ptr<sys::ThreadPool> threads);
+  Status open_store(const ModelOptions& options);
   Status take_memory(const ModelOptions& options);
   Status open_resident(const ModelOptions& options);
   Status open_streaming(const ModelOptions& options, const Budget& budget);
@@ -106,6 +107,7 @@ class Engine {
   // What streaming did up to some moment, and in decoding steps alone.
   struct IoMark {
     uint64_t bytes = 0;
+    uint64_t reads = 0;
     int64_t stall_ns = 0;
   };
   IoMark io_now() const;
@@ -113,6 +115,7 @@ class Engine {
   IoMark decode_io_;
   io::ReadCounts reads_before_;  // at the last reset, as the next
   pipeline::StreamCounts stream_before_;
+  pipeline::SparseCounts sparse_before_;
   Timings timings_;
   std::vector<float> score_rows_;  // (kScoreRows, vocab)
   std::unique_ptr<kv::KvPool> pool_;

@@ -72,7 +72,8 @@ Status Model::decode(std::span<Session* const> sessions, std::span<const int32_t
 namespace {
 
 // What streaming changes about the fit: its minimum, and the advice where not all of the model fits.
-Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, sys::ThreadPool& threads, Fit* fit) {
+Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, const engine::Ablation& ablation,
+                     sys::ThreadPool& threads, Fit* fit) {
   STOKE_ASSIGN(const engine::Streaming::Range range, engine::Streaming::range({.file = prepared.file,
                                                                                .plan = prepared.loaded.plan,
                                                                                .weights = prepared.loaded.weights,
@@ -81,7 +82,7 @@ Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, s
   std::unique_ptr<engine::SparseStore> store;
   int64_t least = range.least;
   if (!prepared.loaded.tables.empty()) {
-    STOKE_ASSIGN(store, engine::SparseStore::open(prepared.file, prepared.loaded));
+    STOKE_ASSIGN(store, engine::SparseStore::open(prepared.file, prepared.loaded, ablation));
     size.ffn_bytes = [&](int64_t batch) {
       return store->ffn_bytes(kernels::best(), threads, batch, &streaming->queue());
     };
@@ -109,6 +110,7 @@ Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, s
 Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   STOKE_ASSIGN(const engine::Prepared prepared, engine::prepare(path, options));
   sys::ThreadPool threads(options.threads > 0 ? options.threads : engine::default_threads());
+  STOKE_ASSIGN(const engine::Ablation ablation, engine::find_ablation(options.ablation));
   const engine::ModelSize size = prepared.size(threads);
   const engine::Budget budget =
       engine::find_budget(options.memory_bytes, static_cast<int64_t>(sys::process_memory().anonymous));
@@ -125,7 +127,7 @@ Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   fit.memory_min_bytes = engine::least_memory(size, prepared.wanted);
   fit.advice = engine::fit_advice(size, prepared.wanted, budget);
   // A model that cannot be streamed keeps the figures of one that is held whole.
-  if (!add_streaming(prepared, size, threads, &fit).ok() && !prepared.loaded.tables.empty()) fit.fits = false;
+  if (!add_streaming(prepared, size, ablation, threads, &fit).ok() && !prepared.loaded.tables.empty()) fit.fits = false;
   fit.types = engine::type_shares(prepared.file);
   fit.files = std::ssize(prepared.file.files);
   fit.experts = config.moe.experts;

@@ -17,6 +17,8 @@ constexpr size_t kTableAlignment = 4096;
 // Misses that lie closer than this come in one read: a request costs about as much as 34 KB read (docs/reads.md).
 constexpr uint32_t kGapBytes = 16 << 10;
 constexpr int64_t kLeastSlots = 4096;
+// Without a cache: the misses of a 7B model's layer together, so that its reads need not wait for its products.
+constexpr int kUncachedRecords = 2048;
 
 size_t padded(uint64_t bytes) { return (bytes + kTableAlignment - 1) / kTableAlignment * kTableAlignment; }
 
@@ -36,8 +38,9 @@ class NoSource final : public model::WeightSource {
 
 SparseStore::~SparseStore() = default;
 
-Result<std::unique_ptr<SparseStore>> SparseStore::open(const formats::ModelFile& file, const ModelPlan& loaded) {
-  std::unique_ptr<SparseStore> out(new SparseStore(file, loaded));
+Result<std::unique_ptr<SparseStore>> SparseStore::open(const formats::ModelFile& file, const ModelPlan& loaded,
+                                                       const Ablation& ablation) {
+  std::unique_ptr<SparseStore> out(new SparseStore(file, loaded, ablation));
   for (const RecordTable& records : loaded.tables) {
     out->tables_.push_back({.records = records, .first_unit = out->units_});
     out->units_ += records.neurons;
@@ -46,6 +49,18 @@ Result<std::unique_ptr<SparseStore>> SparseStore::open(const formats::ModelFile&
   STOKE_TRY(out->load_checksums());
   STOKE_TRY(out->load_scales());
   return out;
+}
+
+Status SparseStore::log_firings(const std::string& path) {
+  const bool bundles = std::ranges::any_of(
+      tables_, [](const pipeline::NeuronTable& table) { return table.records.record.layout != RecordLayout::kSplit; });
+  if (ablation_.whole_layers || bundles) {
+    return Status(Code::kInvalid,
+                  fmt::format("{}: no firings to write: {} brings whole layers and looks no neuron up", file_.path,
+                              bundles ? "a store of layout bundle" : "the ablation 'dense'"));
+  }
+  STOKE_ASSIGN(firings_, pipeline::FiringLog::create(path, tables_));
+  return ok_status();
 }
 
 Status SparseStore::load_checksums() {
@@ -97,14 +112,23 @@ int64_t SparseStore::record_bytes() const { return static_cast<int64_t>(loaded_.
 
 int64_t SparseStore::slot_cost() const { return static_cast<int64_t>(slot_bytes_) + 32; }
 
+cache::CacheOptions SparseStore::cache_options() const {
+  return {.units = units_, .slots = 1, .slot_bytes = slot_bytes_, .policy = ablation_.policy};
+}
+
 int64_t SparseStore::least_bytes() const {
-  const cache::CacheOptions none{.units = units_, .slots = 1, .policy = cache::PolicyKind::kLfu};
-  return static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(none)) + std::min(units_, kLeastSlots) * slot_cost();
+  if (!ablation_.keep) return 0;
+  return static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(cache_options())) +
+         std::min(units_, kLeastSlots) * slot_cost();
 }
 
 pipeline::SparseOptions SparseStore::options(int64_t max_tokens) const {
   pipeline::SparseOptions o{.max_tokens = max_tokens};
   o.fetch.gap_bytes = kGapBytes;
+  o.fetch.use_cache = ablation_.keep;
+  if (!ablation_.keep) o.fetch.transients = kUncachedRecords;
+  o.switches = {.synchronous_reads = ablation_.barriers, .stage_barriers = ablation_.barriers};
+  o.whole_layers = ablation_.whole_layers;
   return o;
 }
 
@@ -173,20 +197,20 @@ Status SparseStore::read_records(pipeline::NeuronTable* table, std::byte* to, co
 
 Status SparseStore::cache_in(int64_t bytes, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue) {
   for (pipeline::NeuronTable& table : tables_) table.file = &files[table.records.file].direct;
-  cache::CacheOptions options{
-      .units = units_, .slots = 1, .slot_bytes = slot_bytes_, .policy = cache::PolicyKind::kLfu};
+  queue_ = &queue;
+  if (!ablation_.keep) return ok_status();
+  cache::CacheOptions options = cache_options();
   const auto books = static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(options));
   options.slots = std::clamp<int64_t>((bytes - books) / slot_cost(), 1, units_);
   STOKE_ASSIGN(arena_, sys::Memory::map(static_cast<size_t>(options.slots) * slot_bytes_));
   options.arena = arena_.data();
   cache_ = std::make_unique<cache::UnitCache>(options);
-  queue_ = &queue;
   return ok_status();
 }
 
 void SparseStore::shrink(int64_t bytes) {
-  const cache::CacheOptions none{.units = units_, .slots = 1, .policy = cache::PolicyKind::kLfu};
-  const auto books = static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(none));
+  if (cache_ == nullptr) return;
+  const auto books = static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(cache_options()));
   const int64_t before = cache_->slots();
   const int64_t target = std::max<int64_t>(1, (bytes - books) / slot_cost());
   if (target >= before) return;
@@ -203,7 +227,8 @@ std::unique_ptr<model::Ffn> SparseStore::make_ffn(model::Multiplier& multiplier,
                                                                               .multiplier = multiplier,
                                                                               .tables = tables_,
                                                                               .cache = cache_.get(),
-                                                                              .queue = queue_},
+                                                                              .queue = queue_,
+                                                                              .firings = firings_.get()},
                                                    options(max_tokens));
   ffn_ = ffn.get();
   return ffn;

@@ -13,12 +13,14 @@
 
 #include "base/status.h"
 #include "cache/unit_cache.h"
+#include "engine/ablation.h"
 #include "engine/chunk_reader.h"
 #include "engine/model_loader.h"
 #include "formats/model_file.h"
 #include "kernels/kernels.h"
 #include "model/ffn.h"
 #include "model/matmul.h"
+#include "pipeline/firing_log.h"
 #include "pipeline/io_queue.h"
 #include "pipeline/neuron_table.h"
 #include "pipeline/sparse_ffn.h"
@@ -31,12 +33,16 @@ namespace stoke::engine {
 class SparseStore {
  public:
   // Reads checksums and scales. `loaded` outlives the store.
-  static Result<std::unique_ptr<SparseStore>> open(const formats::ModelFile& file, const ModelPlan& loaded);
+  static Result<std::unique_ptr<SparseStore>> open(const formats::ModelFile& file, const ModelPlan& loaded,
+                                                   const Ablation& ablation);
   ~SparseStore();
+  // Writes which neurons fire to a file. kInvalid where whole layers are brought, so that none is looked up.
+  Status log_firings(const std::string& path);
 
   int64_t record_bytes() const;  // of all records
   // Bytes that make progress, and worth the name.
   int64_t least_bytes() const;
+  const Ablation& ablation() const { return ablation_; }
   // Working memory of the FFN for passes of `max_tokens`; `queue` is null where every record is in memory.
   int64_t ffn_bytes(const kernels::Kernels& kernels, sys::ThreadPool& threads, int64_t max_tokens,
                     pipeline::IoQueue* queue) const;
@@ -51,19 +57,24 @@ class SparseStore {
 
   std::unique_ptr<model::Ffn> make_ffn(model::Multiplier& multiplier, int64_t max_tokens);
   void end_pass();
+  // Records that the cache holds at most, now; 0 without a cache.
+  int64_t cache_slots() const { return cache_ == nullptr ? 0 : cache_->slots(); }
   // Of the FFN that was made, which must be alive.
   pipeline::SparseCounts counts() const { return ffn_ == nullptr ? pipeline::SparseCounts() : ffn_->counts(); }
 
  private:
-  SparseStore(const formats::ModelFile& file, const ModelPlan& loaded) : file_(file), loaded_(loaded) {}
+  SparseStore(const formats::ModelFile& file, const ModelPlan& loaded, const Ablation& ablation)
+      : file_(file), loaded_(loaded), ablation_(ablation) {}
   Status load_checksums();
   Status load_scales();
   Status read_records(pipeline::NeuronTable* table, std::byte* to, const OpenedFile& file);
   int64_t slot_cost() const;
+  cache::CacheOptions cache_options() const;  // with one slot
   pipeline::SparseOptions options(int64_t max_tokens) const;
 
   const formats::ModelFile& file_;
   const ModelPlan& loaded_;
+  Ablation ablation_;
   std::vector<uint32_t> checksums_;
   std::vector<std::byte> scales_;
   std::vector<pipeline::NeuronTable> tables_;
@@ -71,6 +82,7 @@ class SparseStore {
   size_t slot_bytes_ = 0;
   sys::Memory arena_;
   std::unique_ptr<cache::UnitCache> cache_;
+  std::unique_ptr<pipeline::FiringLog> firings_;
   pipeline::IoQueue* queue_ = nullptr;
   pipeline::SparseFfn* ffn_ = nullptr;
 };

@@ -1,9 +1,14 @@
 // Models bigger than their budget: the same bits as in memory under any budget, batch and number of threads; the budget
-// obeyed; what is below the minimum refused with a remedy.
+// obeyed; what is below the minimum refused with a remedy. Of stores also the steps of the ablation, and the log of
+// what fires.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <map>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -142,6 +147,136 @@ INSTANTIATE_TEST_SUITE_P(Kinds, StreamingTest,
                                          Case{"reglu_store", "llama", "q4_0", 0, false, "relu", true},
                                          Case{"drelu_experts_store", "llama", "q8_0", 4, false, "drelu", true}),
                          [](const auto& info) { return info.param.name; });
+
+constexpr const char* kAblations[] = {"dense", "bundles", "cache", "pipeline", "hot", "flash", "lru"};
+
+class StoreStreamingTest : public StreamingTest {
+ protected:
+  std::string log_path() const { return path_ + ".firings"; }
+  void TearDown() override {
+    std::filesystem::remove(log_path());
+    StreamingTest::TearDown();
+  }
+  std::string log() const {
+    std::ifstream file(log_path());
+    std::stringstream text;
+    text << file.rdbuf();
+    return text.str();
+  }
+};
+
+TEST_P(StoreStreamingTest, AblationChangesNoBit) {
+  ModelOptions options{.context = 128, .threads = 2, .batch = 70};
+  const Answer whole = answer(options);
+  std::map<std::string, Stats> stats;
+  for (const std::string name : kAblations) {
+    for (const int threads : {1, 2}) {
+      SCOPED_TRACE(GetParam().name + " " + name + " threads " + std::to_string(threads));
+      options.threads = threads;
+      options.ablation = name;
+      options.memory_bytes = 0;
+      EXPECT_EQ(answer(options).hash, whole.hash) << "in memory";
+      options.memory_bytes = budget(0.4, options);
+      const Answer streamed = answer(options);
+      EXPECT_EQ(streamed.hash, whole.hash);
+      EXPECT_EQ(streamed.tokens, whole.tokens);
+      EXPECT_EQ(streamed.stats.ablation, name);
+      stats[name] = streamed.stats;
+    }
+  }
+  EXPECT_LT(stats["dense"].cache_hit_rate, 0) << "nothing is looked up";
+  EXPECT_EQ(stats["bundles"].cache_hit_rate, 0);
+  for (const char* name : {"cache", "pipeline", "hot", "flash", "lru"}) {
+    SCOPED_TRACE(name);
+    EXPECT_GT(stats[name].cache_hit_rate, 0.05);
+    EXPECT_GT(stats[name].cache_slots, 0);
+    EXPECT_LE(stats[name].bytes_read_per_token, stats["bundles"].bytes_read_per_token);
+  }
+  for (const char* name : {"dense", "bundles"}) {
+    EXPECT_EQ(stats[name].cache_slots, 0);
+    EXPECT_GT(stats[name].reads_per_token, 1);
+  }
+  // Every record of a token's networks; misses of `bundles` lie so near each other here that it reads most, too.
+  const double records = GetParam().experts > 0 ? 6.0 * 3 * 256 * (2 * 544) : 6.0 * 1536 * (2 * 288);
+  EXPECT_GE(stats["dense"].bytes_read_per_token, records);
+}
+
+// The log is what fired, whatever the memory, the threads and the step: one pass a decoded token, every layer in order.
+TEST_P(StoreStreamingTest, FiringsAreLogged) {
+  ModelOptions options{.context = 128, .threads = 2, .batch = 70, .firings = log_path()};
+  const Answer whole = answer(options);
+  const std::string text = log();
+  for (const std::string name : {"bundles", "lru", "hot"}) {
+    options.ablation = name;
+    options.threads = name == "hot" ? 1 : 2;
+    options.memory_bytes = 0;
+    options.memory_bytes = budget(0.2, options);
+    answer(options);
+    EXPECT_TRUE(log() == text) << name;
+  }
+  std::istringstream lines(text);
+  std::string line;
+  ASSERT_TRUE(std::getline(lines, line));
+  const int64_t neurons = GetParam().experts > 0 ? 256 * GetParam().experts : 1536;
+  EXPECT_EQ(line, "# firings: 6 layers of " + std::to_string(neurons) + " neurons");
+  int64_t layers = 0;
+  int64_t firings = 0;
+  while (std::getline(lines, line)) {
+    if (layers > 0 && layers % 6 == 0 && line.empty()) std::getline(lines, line);
+    std::istringstream numbers(line);
+    int64_t layer = -1;
+    numbers >> layer;
+    EXPECT_EQ(layer, layers++ % 6);
+    for (int64_t before = -1, neuron = 0; numbers >> neuron; before = neuron, ++firings) {
+      EXPECT_TRUE(neuron > before && neuron < neurons) << neuron;
+    }
+  }
+  EXPECT_EQ(layers, 6 * whole.stats.generated_tokens);
+  // Of all gates computed, those of the prompt's last token in the last layer are not in the log.
+  const int64_t gates = GetParam().experts > 0 ? 3 * 256 : neurons;
+  const double lookups = std::round(whole.stats.active_neuron_share * static_cast<double>(gates * (layers + 1)));
+  EXPECT_GE(lookups, static_cast<double>(firings));
+  EXPECT_LE(lookups, static_cast<double>(firings + gates));
+}
+
+TEST_P(StoreStreamingTest, WrongMeasurementsAreRefused) {
+  const auto refused = [&](const ModelOptions& options) {
+    const auto model = Model::open(path_, options);
+    EXPECT_FALSE(model.ok());
+    EXPECT_EQ(model.ok() ? Code::kOk : model.status().code(), Code::kInvalid);
+    return model.ok() ? std::string() : model.status().message();
+  };
+  EXPECT_NE(refused({.context = 128, .ablation = "none"}).find("dense, bundles, cache"), std::string::npos);
+  const std::string message = refused({.context = 128, .ablation = "dense", .firings = log_path()});
+  EXPECT_NE(message.find(path_), std::string::npos) << message;
+  EXPECT_FALSE(std::filesystem::exists(log_path()));
+  const auto model = Model::open(path_, {.context = 128, .firings = "/nowhere/firings"});
+  ASSERT_FALSE(model.ok());
+  EXPECT_NE(model.status().message().find("/nowhere/firings"), std::string::npos) << model.status().message();
+}
+
+INSTANTIATE_TEST_SUITE_P(Kinds, StoreStreamingTest,
+                         testing::Values(Case{"reglu_ablation", "llama", "q4_0", 0, false, "relu", true},
+                                         Case{"drelu_experts_ablation", "llama", "q8_0", 4, false, "drelu", true}),
+                         [](const auto& info) { return info.param.name; });
+
+TEST(StreamingFault, AblationOfWhatIsNoStoreIsRefused) {
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("stoke_no_store_" + std::to_string(getpid()) + ".gguf");
+  auto shape = formats::free_shape("llama");
+  ASSERT_TRUE(shape.ok());
+  shape->layers = 1;
+  shape->dim = 64;
+  shape->ffn = 64;
+  shape->heads = 2;
+  shape->vocab = 512;
+  ASSERT_TRUE(formats::write_synth({.shape = *shape, .type = "q8_0", .seed = 5, .output = path}).ok());
+  const auto model = Model::open(path, {.context = 64, .ablation = "dense"});
+  ASSERT_FALSE(model.ok());
+  EXPECT_EQ(model.status().code(), Code::kInvalid);
+  EXPECT_NE(model.status().message().find("neuron stores"), std::string::npos) << model.status().message();
+  std::filesystem::remove(path);
+}
 
 TEST(StreamingFault, TruncatedFileIsNamed) {
   const std::string path = std::filesystem::temp_directory_path() / ("stoke_cut_" + std::to_string(getpid()) + ".gguf");

@@ -26,13 +26,10 @@ ClusterScratch layout_cluster_scratch(model::ScratchLayout& at, int64_t tokens, 
 }
 
 void ClusterMath::select(ClusterJob& job) const {
-  const int64_t tokens = job.tokens();
   int32_t active = 0;
   for (int32_t i = 0; i < job.neurons; ++i) {
-    bool any = false;
-    for (int64_t t = 0; t < tokens; ++t) any |= !(job.gate[t * kClusterNeurons + i] <= 0.0f);  // NaN fires, too
     job.index[active] = static_cast<uint8_t>(i);
-    active += any ? 1 : 0;
+    active += job.fires(i) ? 1 : 0;
   }
   job.active = active;
 }

@@ -42,6 +42,12 @@ struct ClusterJob {
 
   int64_t neuron(int32_t i) const { return first_neuron + index[i]; }
   int64_t tokens() const { return group->x.tokens; }
+  // Whether a neuron of the cluster fires for any of the tokens; NaN fires, too.
+  bool fires(int32_t i) const {
+    bool any = false;
+    for (int64_t t = 0; t < tokens(); ++t) any |= !(gate[t * kClusterNeurons + i] <= 0.0f);
+    return any;
+  }
 };
 
 // One worker's.

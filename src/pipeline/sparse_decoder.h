@@ -62,6 +62,8 @@ class SparseDecoder {
   // or null.
   void sum(const model::ExpertUse* uses, int64_t count, const float* factors, float* out);
 
+  // Of the last forward(), in ascending neurons; their gates stand until the next.
+  std::span<const ClusterJob> jobs() const { return {buffers_.jobs, static_cast<size_t>(jobs_)}; }
   FetchCounts counts() const;
   uint64_t active() const { return active_; }
   uint64_t neurons() const { return neurons_; }

@@ -24,6 +24,7 @@ SparseFfn::SparseFfn(const Parts& parts, const SparseOptions& options)
       multiplier_(parts.multiplier),
       tables_(parts.tables),
       queue_(parts.queue),
+      firings_(parts.firings),
       options_(complete(parts, options)),
       math_(parts.multiplier.kernels(), parts.config.activation),
       scratch_([&] {
@@ -136,12 +137,17 @@ Status SparseFfn::forward(int layer, const float* x, int64_t tokens, float* out)
   return status;
 }
 
+Status SparseFfn::decode(const NeuronTable& t, size_t groups) {
+  STOKE_TRY(decoder_.forward(t, std::span(groups_).first(groups)));
+  return firings_ == nullptr ? ok_status() : firings_->add(t, decoder_.jobs());
+}
+
 Status SparseFfn::dense(int layer, const kernels::ActView& x, float* out) {
   const NeuronTable& t = table(layer);
   const model::SparseFfnWeights& w = weights_.layers[static_cast<size_t>(layer)].sparse;
   groups_[0] = {.x = x, .gate = w.gate};
   if (fetches(t, x.tokens)) {
-    STOKE_TRY(decoder_.forward(t, std::span(groups_).first(1)));
+    STOKE_TRY(decode(t, 1));
     decoder_.sum(or_null(w.factors), out);
     return ok_status();
   }
@@ -224,7 +230,7 @@ Status SparseFfn::fetch_experts(const NeuronTable& t, const model::SparseFfnWeig
     acts += act_bytes(end - begin, config_.dim);
     begin = end;
   }
-  STOKE_TRY(decoder_.forward(t, std::span(groups_).first(groups)));
+  STOKE_TRY(decode(t, groups));
   decoder_.sum(router_.uses(), uses, or_null(w.factors), out);
   return ok_status();
 }

@@ -23,6 +23,7 @@
 #include "model/ffn.h"
 #include "model/router.h"
 #include "pipeline/cluster_ring.h"
+#include "pipeline/firing_log.h"
 #include "pipeline/sparse_decoder.h"
 #include "pipeline/sparse_stream.h"
 
@@ -33,7 +34,7 @@ struct SparseOptions {
   int64_t decode_tokens = 4;                                // up to so many, records are fetched singly
   FetchOptions fetch;                                       // record_bytes_max is filled in
   int64_t ring_clusters = 2 * SparseStream::kWaveClusters;  // buffers of whole clusters that are read ahead
-  // For the paper's ablation; fetch.use_cache belongs to it, too.
+  // For the paper's ablation (engine/ablation.h); fetch.use_cache belongs to it, too.
   DecoderSwitches switches;
   bool whole_layers = false;  // always bring whole clusters
 };
@@ -48,8 +49,8 @@ struct SparseCounts {
 
 class SparseFfn final : public model::Ffn {
  public:
-  // tables: by SparseFfnWeights::table. cache and queue: null where every neuron is hot.
-  // Requires: dim a multiple of 32 and of the types' blocks; no shared expert in layers with records.
+  // tables: by SparseFfnWeights::table. queue: null where every neuron is hot. cache: null there, and without
+  // use_cache. Requires: dim a multiple of 32 and of the types' blocks; no shared expert in layers with records.
   struct Parts {
     const model::Config& config;
     const model::Weights& weights;
@@ -57,6 +58,7 @@ class SparseFfn final : public model::Ffn {
     std::span<const NeuronTable> tables;
     cache::UnitCache* cache = nullptr;
     IoQueue* queue = nullptr;
+    FiringLog* firings = nullptr;  // told of every pass of few tokens
   };
   SparseFfn(const Parts& parts, const SparseOptions& options);
   // Bytes that it takes, all scratch and read buffers together; the cache's arena and hot records are the caller's.
@@ -83,6 +85,7 @@ class SparseFfn final : public model::Ffn {
 
   const NeuronTable& table(int layer) const;
   bool fetches(const NeuronTable& table, int64_t tokens) const;
+  Status decode(const NeuronTable& table, size_t groups);
   Status dense(int layer, const kernels::ActView& x, float* out);
   void expect_layer(int layer);
   Status experts(int layer, const kernels::ActView& x, float* out);
@@ -100,6 +103,7 @@ class SparseFfn final : public model::Ffn {
   model::Multiplier& multiplier_;
   std::span<const NeuronTable> tables_;
   IoQueue* queue_;
+  FiringLog* firings_;
   SparseOptions options_;
   ClusterMath math_;
   model::Scratch scratch_;

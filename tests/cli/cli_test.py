@@ -16,7 +16,7 @@ SHAPE = ["--arch", "llama", "--layers", "2", "--dim", "64", "--ffn", "96", "--he
 STATS = ["model", "threads", "isa", "load_s", "time_to_first_token_s", "prefill_tokens_per_s", "decode_tokens_per_s",
          "token_s_p50", "token_s_p90", "token_s_p99", "token_s_mean", "budget_bytes", "peak_rss_bytes",
          "page_cache_bytes", "bytes_read", "bytes_read_per_token", "reads", "cache_hit_rate", "io_stall_share",
-         "active_neuron_share", "predictor_recall"]
+         "active_neuron_share", "predictor_recall", "reads_per_token", "ablation", "cache_slots"]
 
 
 def stoke(*arguments, stdin=""):
@@ -128,6 +128,8 @@ class Cli(unittest.TestCase):
         self.fails(1, "run", MODEL, "-p", "word " * 600, "-c", "64", says=["64", "-c"])
         self.fails(1, "run", MODEL, "-p", "a", "--memory", "1M", says=["--memory", "at least", "lower: -c"])
         self.fails(1, "run", MODEL, "-p", "a", "--isa", "z80", says=["portable"])
+        self.fails(1, "run", MODEL, "-p", "a", "--ablation", "dense", says=["tiny.gguf", "neuron stores", "convert"])
+        self.fails(1, "run", MODEL, "-p", "a", "--ablation", "less", says=["dense, bundles, cache", "flash"])
         self.fails(1, "ppl", MODEL, "-p", "short", says=["window"])
         garbage = os.path.join(FOLDER.name, "garbage.gguf")
         with open(garbage, "wb") as file:

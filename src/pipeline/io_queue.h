@@ -11,8 +11,10 @@
 #include <cstdint>
 #include <vector>
 
+#include "base/status.h"
 #include "io/reader.h"
 #include "sys/clock.h"
+#include "sys/trace.h"
 
 namespace stoke::pipeline {
 
@@ -38,12 +40,19 @@ class IoQueue {
   // As pump(), but waits until something was delivered; returns at once where nothing is queued or in flight.
   // The time spent here is the stall time: there was nothing to compute.
   size_t wait();
+  // One small read that is needed at once, past everything that is queued. Its time is stall time, too.
+  // Errors: as File::pread_some.
+  Status read_now(const io::Read& read);
   bool idle() const { return in_flight_ == 0 && queued() == 0; }
   size_t queued() const;
   int in_flight() const { return in_flight_; }
 
+  // Reads and waits go there; null: nobody traces. The trace outlives the queue.
+  void set_trace(sys::Trace* trace) { trace_ = trace; }
+
   int64_t stall_ns() const { return stall_ns_; }
-  io::ReadCounts counts() const { return reader_.counts(); }
+  // The reader's, and those of read_now().
+  io::ReadCounts counts() const;
 
  private:
   // Large reads beyond this in flight were about 20 % slower (docs/reads.md).
@@ -51,6 +60,7 @@ class IoQueue {
   struct Request {
     ReadClient* client = nullptr;
     io::Read read;
+    int64_t submitted_ns = 0;  // where there is a trace
   };
   // A ring of fixed size.
   struct Ring {
@@ -64,6 +74,7 @@ class IoQueue {
 
   io::Reader& reader_;
   const sys::Clock& clock_;
+  sys::Trace* trace_ = nullptr;
   Ring urgent_;
   Ring background_;
   std::vector<Request> flying_;   // by the reader's tag
@@ -72,6 +83,7 @@ class IoQueue {
   int in_flight_ = 0;
   uint64_t bytes_in_flight_ = 0;
   int64_t stall_ns_ = 0;
+  io::ReadCounts read_now_;
 };
 
 }  // namespace stoke::pipeline

@@ -21,7 +21,7 @@ Status StreamSource::read_row(model::MatrixId id, int64_t row, std::byte* dst) {
       if (row_buffer_ == nullptr) return Status(Code::kNoMemory, "no memory for an embedding row");
       const io::Read read = superset(*piece.file, offset, place.info.row_bytes, row_buffer_->data());
       if (read.bytes > row_buffer_->size()) return Status(Code::kUnsupported, place.name + ": rows are too long");
-      const Status status = piece.file->pread_some(read.dst, read.bytes, read.at_least, read.offset);
+      const Status status = queue_.read_now(read);
       if (!status.ok()) return status.with("tensor " + place.name);
       if (!piece.file->direct()) piece.file->drop_cached(read.offset, read.bytes);
       std::memcpy(dst, read.dst + (offset - read.offset), place.info.row_bytes);

@@ -27,10 +27,10 @@ std::string live_text(const Activity& before, const Activity& now, int columns) 
   if (now.generated_tokens > before.generated_tokens) {
     text += fmt::format("{:.2f} tok/s", rate(before.generated_tokens, now.generated_tokens));
   } else {
-    text += fmt::format("prompt, {} tokens done", now.prompt_tokens);
+    text += fmt::format("prompt, {} tokens", now.prompt_tokens);
   }
   text += fmt::format(", {:.0f} MB/s read", rate(before.bytes_read, now.bytes_read) * 1e-6);
-  if (now.cache_hit_rate >= 0) text += fmt::format(", {:.0f} % of look-ups in memory", now.cache_hit_rate * 100);
+  if (now.cache_hit_rate >= 0) text += fmt::format(", {:.0f} % hits", now.cache_hit_rate * 100);
   text += fmt::format(", {} of {}", format_size(now.memory_bytes), format_size(now.budget_bytes));
   // A line that wraps could not be erased. The last column stays free: some terminals wrap when it is written.
   return text.substr(0, static_cast<size_t>(std::max(columns - 1, 0)));

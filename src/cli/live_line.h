@@ -1,5 +1,5 @@
 // The line on standard error that says what a streaming model is doing, refreshed a few times a second:
-//   stoke: 3.2 tok/s, 850 MB/s read, 83 % of look-ups in memory, 1.89 GiB of 2.00 GiB
+//   stoke: 3.2 tok/s, 850 MB/s read, 83 % hits, 1.89 GiB of 2.00 GiB
 //
 // It is there only where standard error is a terminal and never beside text that goes to the same one: while a prompt
 // is computed always, while an answer comes only if its text goes elsewhere (a file, a pipe, --json at the end). A line

@@ -215,7 +215,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
                             .batch = sizes_.batch};
   memory_.total = budget.bytes;
   foresee(request, tightness);
-  memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights, memory_.forecast);
+  memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights + memory_.kv, memory_.forecast);
   streaming_->source().watch(options.cancel);
   streaming_->poll_from(*threads_);
   streaming_->source().start();

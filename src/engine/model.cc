@@ -110,7 +110,7 @@ Status add_forecast(const Streamed& s, const engine::Budget& budget, int threads
   fit->report.forecast = engine::forecast(
       work,
       kept ? *kept : engine::trial_rates(s.streaming.queue(), units, prepared.loaded.tables, s.streaming.files()));
-  const int64_t resident = std::min(s.size.weights_bytes, budget.bytes - need.total);
+  const int64_t resident = budget.bytes - need.total + need.kv;
   fit->report.streaming = s.streaming.describe(s.size.weights_bytes, resident, fit->report.forecast);
   fit->report.advice = engine::tight_advice({.budget = budget.bytes,
                                              .least = need.total + s.least_weights,

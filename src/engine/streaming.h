@@ -58,6 +58,7 @@ class Streaming {
   static Result<pipeline::UnitTable> table(const Request& request, const std::vector<OpenedFile>& files);
 
   // One line: what is in memory, what every token reads, and how fast this machine's disk lets that be.
+  // `resident_bytes`: room for weights before the KV cache takes its part.
   std::string describe(int64_t weights_bytes, int64_t resident_bytes, const Forecast& forecast) const;
   const std::vector<OpenedFile>& files() const { return files_; }
   pipeline::IoQueue& queue() { return *queue_; }

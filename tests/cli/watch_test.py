@@ -128,6 +128,7 @@ class Watch(unittest.TestCase):
                 named = lambda name: [e for e in spans if e["name"] == name]
                 self.assertEqual(sum(e["args"]["bytes"] for e in reads), found["stats"]["bytes_read"])
                 self.assertGreater(len(reads), 0)
+                self.assertLessEqual(found["stats"]["peak_rss_bytes"], found["stats"]["budget_bytes"])
                 self.assertTrue(all(e["args"]["file"] == path for e in reads))
                 self.assertEqual(sum(e["args"]["tokens"] for e in named("prompt")), found["prompt_tokens"])
                 self.assertEqual(len(named("token")), found["generated_tokens"] - 1)
@@ -155,7 +156,7 @@ class Watch(unittest.TestCase):
         file = os.path.join(FOLDER.name, "stopped.json")
         arguments = ["run", path, "-p", "a", *GREEDY, *little_memory(path, 4096, 16 << 20), "--trace", file]
         watched = Pty(arguments, stdout_too=False)
-        watched.read(until=rb"tok/s, \d+ MB/s read, \d+ % of look-ups in memory, [\d.]+ MiB of [\d.]+ MiB")
+        watched.read(until=rb"tok/s, \d+ MB/s read, \d+ % hits, [\d.]+ MiB of [\d.]+ MiB")
         watched.process.send_signal(signal.SIGINT)
         self.assertIn(watched.close(), (0, 130))
         self.assertIn(b"bigger than its memory", watched.seen)

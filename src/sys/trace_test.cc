@@ -7,6 +7,8 @@
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "sys/thread_pool.h"
+
 namespace stoke::sys {
 namespace {
 
@@ -78,6 +80,24 @@ TEST_F(TraceTest, FullRingKeepsTheLatestAndCountsTheRest) {
   EXPECT_EQ(spans[0]["args"]["layer"], 6);
   EXPECT_EQ(spans[3]["args"]["layer"], 9);
   EXPECT_EQ(written["otherData"]["dropped_events"]["worker 0"], 6);
+}
+
+TEST_F(TraceTest, PoolRecordsEveryWorkersPart) {
+  constexpr int kRuns = 50;
+  auto trace = Trace::open({.path = path_, .workers = 3, .events = 1000});
+  ASSERT_TRUE(trace.ok());
+  {
+    ThreadPool pool(3);
+    pool.set_trace(trace->get());
+    auto nothing = [](int) {};
+    for (int i = 0; i < kRuns; ++i) pool.run(nothing);
+    ASSERT_TRUE((*trace)->write().ok());  // between two runs, with the threads alive
+    pool.set_trace(nullptr);
+    pool.run(nothing);
+  }
+  int parts[3] = {};
+  for (const Json& span : named(parsed(), "X")) parts[span["tid"].get<int>()] += span["name"] == "work" ? 1 : 0;
+  for (const int part : parts) EXPECT_EQ(part, kRuns);
 }
 
 TEST_F(TraceTest, UnwritablePathIsRefusedAtOnce) {

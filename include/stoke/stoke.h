@@ -33,6 +33,20 @@ using CancelFlag = std::atomic<bool>;
 // Called by open() and, where weights arrive behind it, by the passes that wait for them; the last call says 1.
 using ProgressCallback = std::function<void(double fraction)>;
 
+// What a model that streams its weights is doing, counted since open() or reset_stats().
+struct Activity {
+  double seconds = 0;         // since open()
+  int64_t prompt_tokens = 0;  // computed so far, also of a prompt under way
+  int64_t generated_tokens = 0;
+  int64_t bytes_read = 0;
+  double cache_hit_rate = -1;  // as in Stats
+  int64_t memory_bytes = 0;    // held now
+  int64_t budget_bytes = 0;
+};
+// Called by the passes of such a model, on the thread that called them and about four times a second, for whoever shows
+// what goes on. It may not call the model.
+using ActivityCallback = std::function<void(const Activity&)>;
+
 struct ModelOptions {
   int64_t memory_bytes = 0;  // bound on all that the process holds; 0: what machine and cgroup leave free
   int64_t context = 0;       // tokens a session may reach; 0: 4096 or the model's, whichever is less
@@ -44,11 +58,15 @@ struct ModelOptions {
   std::string ffn_act;       // overrides the FFN's activation, for models that do not say: "silu", "relu", "drelu", ...
   std::string quant;         // quantises an F16/BF16/F32 folder on load: "q8_0", "q4_0", "q4_k"; empty: as stored
   // For measurements on neuron stores (docs/bigger-than-memory.md); neither changes a bit of the answer.
-  std::string
-      ablation;         // a step of the paper's ablation, or another engine's way: "dense", ..., "flash"; empty: all on
+  // ablation: a step of the paper's ablation, or another engine's way: "dense", ..., "flash"; empty: all on.
+  std::string ablation;
   std::string firings;  // a file for the neurons that fire, token by token (pipeline/firing_log.h)
   ProgressCallback progress;
+  ActivityCallback activity;
   const CancelFlag* cancel = nullptr;
+  // A Chrome trace of passes, layers, workers and reads is written there when the model closes; empty: none.
+  std::string trace_path;
+  int64_t trace_events = 65536;  // kept for each thread and for reads, 40 bytes each; the oldest go first
 };
 
 struct ModelInfo {
@@ -63,6 +81,18 @@ struct ModelInfo {
   bool has_chat_template = false;
 };
 
+// How fast a model that is bigger than its memory will decode, from what it reads and from what disk and memory give.
+// Bounds: nothing but reading and going through the weights is counted, side by side.
+struct Forecast {
+  double tokens_per_s = 0;       // 0: not known. Where a token chooses weights: if all are chosen equally often
+  double tokens_per_s_best = 0;  // if all that is chosen is in memory; 0: not known; otherwise the same
+  int64_t bytes_per_token = 0;   // read for the first of these
+  double disk_bytes_per_s = 0;   // of large reads
+  double dram_bytes_per_s = 0;   // 0: not measured
+  std::string source;            // of the rates: "stoke profile", "a trial read"
+  std::string text;              // half a sentence for people, with what it assumes
+};
+
 // Bytes that the model takes, by purpose.
 struct MemoryReport {
   int64_t weights = 0;
@@ -75,6 +105,8 @@ struct MemoryReport {
   std::string budget_source;  // how it was found: "--memory", "cgroup", "free memory"
   // Where the model does not fit whole: one line that says what of it is read from disk, and what that costs.
   std::string streaming;
+  std::string advice;  // where the budget is near the least that runs: what that costs, and what would help
+  Forecast forecast;   // where the model is streamed
 };
 
 // What a model file needs to run, known without loading it.
@@ -103,7 +135,8 @@ struct Fit {
   std::string store;  // of a neuron store: layout and encodings, in words; otherwise empty
 };
 
-// Reads headers only.
+// Reads headers only; and, where the model is bigger than its memory and its disk has no kept profile, tries some
+// reads.
 Result<Fit> inspect(const std::string& path, const ModelOptions& options);
 
 struct TokenizeOptions {
@@ -205,11 +238,15 @@ struct Stats {
   double io_stall_share = 0;
   double active_neuron_share = -1;
   double predictor_recall = -1;
-  double weights_loaded_s = 0;   // until the last weight was in memory
-  int64_t prompt_tokens = 0;     // prefilled
-  int64_t generated_tokens = 0;  // decoded
-  std::string ablation;          // of neuron stores: the step that runs, "hot" where nothing is switched off
-  int64_t cache_slots = 0;       // of a streamed neuron store: records that its cache holds now, at most
+  std::string budget_source;         // how the budget was found, as in MemoryReport
+  std::string reader;                // what reads weights while the model runs: "io_uring", "threads"; empty: nothing
+  double read_bytes_per_s = 0;       // while decoding, or, before that, while the prompt was computed
+  double forecast_tokens_per_s = 0;  // Forecast::tokens_per_s
+  double weights_loaded_s = 0;       // until the last weight was in memory
+  int64_t prompt_tokens = 0;         // prefilled
+  int64_t generated_tokens = 0;      // decoded
+  std::string ablation;              // of neuron stores: the step that runs, "hot" where nothing is switched off
+  int64_t cache_slots = 0;           // of a streamed neuron store: records that its cache holds now, at most
 };
 
 class Session;
@@ -239,6 +276,9 @@ class Model {
 
   Stats stats() const;
   void reset_stats();  // keeps load_s and the peaks
+  // Writes the trace now and ends it, so that a failure can be told; closing the model would write it, too. Does
+  // nothing where there is none.
+  Status write_trace();
 
   struct Impl;  // the library's own
   explicit Model(std::unique_ptr<Impl> impl);

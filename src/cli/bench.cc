@@ -173,7 +173,7 @@ int run(BenchFlags flags) {
   }
   report(flags, **model, samples);
   if (flags.output.stats) fmt::print(stderr, "{}\n", stats_line((*model)->stats()));
-  return 0;
+  return close_trace(**model, 0);
 }
 
 }  // namespace
@@ -199,6 +199,7 @@ void add_bench(CLI::App& app, Context& context) {
       ->capture_default_str();
   add_measuring_flags(*verb, flags.model);
   add_output_flags(*verb, flags.output);
+  add_trace_flag(*verb, flags.output);
   verb->callback([&] { context.run([&flags] { return run(flags); }); });
 }
 

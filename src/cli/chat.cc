@@ -47,12 +47,14 @@ std::string history_file() {
 
 class Chat {
  public:
-  Chat(Model& model, Session& session, GenerateOptions generate, std::string system, Interrupt& interrupt)
+  Chat(Model& model, Session& session, GenerateOptions generate, std::string system, Interrupt& interrupt,
+       LiveLine& live)
       : model_(model),
         session_(session),
         generate_(std::move(generate)),
         system_(std::move(system)),
         interrupt_(interrupt),
+        live_(live),
         terminal_(is_terminal(1)) {
     generate_.cancel = &interrupt_.flag();
     reset();
@@ -133,7 +135,9 @@ class Chat {
   Status generate_answer() {
     auto tokens = model_.tokenizer().encode_chat(messages_);
     if (!tokens.ok()) return tokens.status();
+    live_.begin();
     const Status prefilled = session_.extend_to(*tokens, &interrupt_.flag());
+    prefilled.ok() ? live_.text_follows() : live_.end();
     if (!prefilled.ok()) {
       if (prefilled.code() != Code::kContextFull) return prefilled;
       return Status(Code::kContextFull, "the conversation does not fit into the context any more: /reset, or -c");
@@ -144,6 +148,7 @@ class Chat {
     ThinkFilter filter(terminal_ ? "\033[2m" : "", terminal_ ? "\033[0m" : "", thinking);
     auto generated =
         session_.generate(generate_, [&](const TokenEvent& event) { return show(filter.push(event.text)); });
+    live_.end();
     show(filter.finish() + "\n");
     if (!generated.ok()) return generated.status();
     ++generate_.sampling.seed;  // the same question twice need not get the same answer
@@ -161,13 +166,15 @@ class Chat {
   GenerateOptions generate_;
   std::string system_;
   Interrupt& interrupt_;
+  LiveLine& live_;
   const bool terminal_;
   std::vector<ChatMessage> messages_;
 };
 
 int run(const ChatFlags& flags) {
   Interrupt interrupt;
-  auto opened = open_model(flags.model, flags.output, interrupt);
+  LiveLine live(flags.output.quiet, true);
+  auto opened = open_model(flags.model, flags.output, interrupt, 1, &live);
   if (!opened.ok()) return interrupt.raised() ? kExitInterrupted : fail(opened.status());
   Model& model = **opened;
   if (!model.tokenizer().has_chat_template()) {
@@ -179,9 +186,9 @@ int run(const ChatFlags& flags) {
   if (!session.ok()) return fail(session.status());
   LineReader reader(history_file());
   if (is_terminal(0) && !flags.output.quiet) fmt::print("{}: /help lists commands\n", model.info().name);
-  const int status = Chat(model, **session, *generate, flags.system, interrupt).talk(reader);
+  const int status = Chat(model, **session, *generate, flags.system, interrupt, live).talk(reader);
   if (flags.output.stats) fmt::print(stderr, "{}\n", stats_line(model.stats()));
-  return status;
+  return close_trace(model, status);
 }
 
 }  // namespace
@@ -195,6 +202,7 @@ void add_chat(CLI::App& app, Context& context) {
   verb->add_flag("--stats", flags.output.stats, "one line of statistics on standard error at the end");
   verb->add_flag("-q,--quiet", flags.output.quiet, "no greeting");
   verb->add_flag("-v,--verbose", flags.output.verbose, "say what was loaded and where the memory goes");
+  add_trace_flag(*verb, flags.output);
   verb->callback([&] { context.run([&flags] { return run(flags); }); });
 }
 

@@ -9,6 +9,7 @@
 
 #include "cli/output.h"
 #include "cli/verbs.h"
+#include "engine/memory_need.h"
 #include "sys/cgroup.h"
 #include "sys/cpu.h"
 #include "sys/files.h"
@@ -73,6 +74,9 @@ void look_at_memory(Findings& out) {
   out.push_back({"memory_limit_bytes", limit.bytes, fmt::format("{} ({})", size_text(limit.bytes), limit.how),
                  limit.from_cgroup ? "a cgroup gives this process less than the machine has" : ""});
   out.push_back({"memory_available_bytes", limit.available, size_text(limit.available), ""});
+  const engine::Budget budget = engine::find_budget(0, static_cast<int64_t>(sys::process_memory().anonymous));
+  out.push_back({"budget_bytes", budget.bytes,
+                 fmt::format("{} for a model without --memory: {}", format_size(budget.bytes), budget.source), ""});
   out.push_back(
       {"swap_bytes", machine.swap_total, size_text(machine.swap_total),
        machine.swap_total > 0 ? "weights that are swapped out are read back page by page: keep to what is free" : ""});

@@ -108,6 +108,11 @@ void add_output_flags(CLI::App& verb, OutputFlags& flags) {
   verb.add_flag("-v,--verbose", flags.verbose, "say what was loaded and where the memory goes");
 }
 
+void add_trace_flag(CLI::App& verb, OutputFlags& flags) {
+  verb.add_option("--trace", flags.trace, "write what was done when as a Chrome trace, which ui.perfetto.dev opens")
+      ->type_name("FILE");
+}
+
 void add_prompt_flags(CLI::App& verb, PromptFlags& flags) {
   auto* prompt = verb.add_option("-p,--prompt", flags.prompt, "the text");
   auto* file = verb.add_option("-f,--file", flags.file, "a file with the text (default: standard input)");
@@ -187,19 +192,27 @@ ModelOptions model_options(const ModelFlags& flags) {
 }
 
 Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output,
-                                          const Interrupt& interrupt, int sequences) {
+                                          const Interrupt& interrupt, int sequences, LiveLine* live) {
   auto path = resolve_model(flags.model);
   if (!path.ok()) return path.status();
   ModelOptions options = model_options(flags);
   options.sequences = sequences;
   options.cancel = &interrupt.flag();
   if (!output.quiet && is_terminal(2)) options.progress = progress_line();
+  if (live != nullptr) options.activity = live->callback();
+  options.trace_path = output.trace;
   auto model = Model::open(*path, options);
   if (model.ok() && output.verbose) describe(**model);
   if (model.ok() && !output.quiet && !(*model)->memory().streaming.empty()) {
     fmt::print(stderr, "stoke: {}\n", (*model)->memory().streaming);
+    if (!(*model)->memory().advice.empty()) fmt::print(stderr, "stoke: {}\n", (*model)->memory().advice);
   }
   return model;
+}
+
+int close_trace(Model& model, int status) {
+  const Status written = model.write_trace();
+  return written.ok() ? status : fail(written);
 }
 
 }  // namespace stoke::cli

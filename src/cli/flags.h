@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "cli/interrupt.h"
+#include "cli/live_line.h"
 #include "cli/verbs.h"
 #include "stoke/stoke.h"
 
@@ -37,8 +38,10 @@ struct OutputFlags {
   bool stats = false;
   bool quiet = false;
   bool verbose = false;
+  std::string trace;
 };
 void add_output_flags(CLI::App& verb, OutputFlags& flags);
+void add_trace_flag(CLI::App& verb, OutputFlags& flags);
 
 struct PromptFlags {
   std::string prompt;
@@ -64,9 +67,11 @@ void add_sampling_flags(CLI::App& verb, SamplingFlags& flags);
 Result<GenerateOptions> generate_options(const SamplingFlags& flags, const Tokenizer& tokenizer);
 
 // Opens the model with a progress line on a terminal, and says on stderr what it took when verbose.
-// `sequences`: how many will be used at once.
+// `sequences`: how many will be used at once. `live` (may be null) shows what a streaming model does, and outlives it.
 Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output,
-                                          const Interrupt& interrupt, int sequences = 1);
+                                          const Interrupt& interrupt, int sequences = 1, LiveLine* live = nullptr);
+// Writes the trace, where there is one. Returns the exit status: `status`, or 1 after saying why it was not written.
+int close_trace(Model& model, int status);
 ModelOptions model_options(const ModelFlags& flags);
 
 }  // namespace stoke::cli

@@ -15,6 +15,8 @@ struct InspectFlags {
   bool json = false;
 };
 
+Json known(double value) { return value > 0 ? Json(value) : Json(nullptr); }
+
 Json inspect_json(const Fit& fit) {
   Json types = Json::array();
   for (const auto& share : fit.types) {
@@ -43,7 +45,12 @@ Json inspect_json(const Fit& fit) {
               {"memory_min_bytes", fit.memory_min_bytes},
               {"memory_full_bytes", fit.memory_full_bytes},
               {"budget_bytes", fit.report.budget},
+              {"budget_source", fit.report.budget_source},
               {"fits", fit.fits},
+              {"predicted_decode_tokens_per_s", known(fit.report.forecast.tokens_per_s)},
+              {"predicted_decode_tokens_per_s_best", known(fit.report.forecast.tokens_per_s_best)},
+              {"predicted_bytes_read_per_token", fit.report.forecast.bytes_per_token},
+              {"predicted_from", fit.report.forecast.source},
               {"advice", fit.advice}};
 }
 

@@ -37,7 +37,11 @@ Json stats_json(const Stats& s) {
               {"active_neuron_share", share(s.active_neuron_share)},
               {"predictor_recall", share(s.predictor_recall)},
               {"ablation", s.ablation.empty() ? Json(nullptr) : Json(s.ablation)},
-              {"cache_slots", s.cache_slots}};
+              {"cache_slots", s.cache_slots},
+              {"budget_source", s.budget_source},
+              {"reader", s.reader.empty() ? Json(nullptr) : Json(s.reader)},
+              {"read_bytes_per_s", s.read_bytes_per_s},
+              {"predicted_decode_tokens_per_s", s.forecast_tokens_per_s > 0 ? Json(s.forecast_tokens_per_s) : Json()}};
 }
 
 std::string stats_line(const Stats& s) {
@@ -46,11 +50,13 @@ std::string stats_line(const Stats& s) {
       "p50 {:.2f} ms, p99 {:.2f} ms), {} threads, {}, peak {}",
       s.model, s.load_s, s.time_to_first_token_s, s.prefill_tokens_per_s, s.prompt_tokens, s.decode_tokens_per_s,
       s.generated_tokens, s.token_s_p50 * 1e3, s.token_s_p99 * 1e3, s.threads, s.isa, format_size(s.peak_rss_bytes));
-  if (s.cache_hit_rate < 0) return line;  // nothing is streamed
+  line += fmt::format(" of {} ({})", format_size(s.budget_bytes), s.budget_source);
+  if (s.reader.empty()) return line;  // nothing is streamed
   line +=
-      fmt::format(" of {}, {} read a token, {:.1f} % of look-ups in memory, {:.0f} % of the time waiting for the disk",
-                  format_size(s.budget_bytes), format_size(static_cast<int64_t>(s.bytes_read_per_token)),
-                  s.cache_hit_rate * 100, s.io_stall_share * 100);
+      fmt::format(", {} read a token at {:.0f} MB/s, {} reads in all ({}), {:.0f} % of the time waiting for the disk",
+                  format_size(static_cast<int64_t>(s.bytes_read_per_token)), s.read_bytes_per_s * 1e-6, s.reads,
+                  s.reader, s.io_stall_share * 100);
+  if (s.cache_hit_rate >= 0) line += fmt::format(", {:.1f} % of look-ups in memory", s.cache_hit_rate * 100);
   if (s.active_neuron_share >= 0) line += fmt::format(", {:.1f} % of neurons fired", s.active_neuron_share * 100);
   return line;
 }

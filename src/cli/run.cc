@@ -46,7 +46,8 @@ Json run_json(const Generation& generation, size_t prompt_count, const Stats& st
 int run(const RunOptions& options) {
   if (!options.system.empty() && !options.chat) return fail_usage("--system needs --chat");
   const Interrupt interrupt;
-  auto opened = open_model(options.model, options.output, interrupt);
+  LiveLine live(options.output.quiet, !options.output.json);
+  auto opened = open_model(options.model, options.output, interrupt, 1, &live);
   if (!opened.ok()) return interrupt.raised() ? kExitInterrupted : fail(opened.status());
   Model& model = **opened;
   auto generate = generate_options(options.sampling, model.tokenizer());
@@ -59,7 +60,9 @@ int run(const RunOptions& options) {
   if (!session.ok()) return fail(session.status());
   generate->cancel = &interrupt.flag();
   generate->hash_logits = options.output.json;
+  live.begin();
   const Status prefilled = (*session)->prefill(*prompt, &interrupt.flag());
+  prefilled.ok() ? live.text_follows() : live.end();
   if (!prefilled.ok() && !interrupt.raised()) return fail(prefilled);
   Generation generation;
   generation.stop_reason = StopReason::kCancelled;
@@ -67,6 +70,7 @@ int run(const RunOptions& options) {
     TokenCallback show;
     if (!options.output.json) show = [](const TokenEvent& event) { return write_piece(event.text); };
     auto generated = (*session)->generate(*generate, show);
+    live.end();
     if (!generated.ok()) return fail(generated.status());
     generation = std::move(*generated);
   }
@@ -78,7 +82,7 @@ int run(const RunOptions& options) {
   // Where both streams go to one file, the line must not stick to the text.
   const bool sticks = !options.output.json && !is_terminal(1) && !generation.text.ends_with('\n');
   if (options.output.stats) fmt::print(stderr, "{}{}\n", sticks ? "\n" : "", stats_line(model.stats()));
-  return generation.stop_reason == StopReason::kCancelled ? kExitInterrupted : 0;
+  return close_trace(model, generation.stop_reason == StopReason::kCancelled ? kExitInterrupted : 0);
 }
 
 }  // namespace
@@ -93,6 +97,7 @@ void add_run(CLI::App& app, Context& context) {
   add_sampling_flags(*verb, options.sampling);
   add_measuring_flags(*verb, options.model);
   add_output_flags(*verb, options.output);
+  add_trace_flag(*verb, options.output);
   verb->footer("Ctrl-C stops cleanly: what was generated stays, statistics are printed, the exit status is 130.");
   verb->callback([&] { context.run([&options] { return run(options); }); });
 }

@@ -1,9 +1,10 @@
 // A weight source that stops a forward pass between two matrices when asked to, so that Ctrl-C never waits for a batch,
-// and that tells how far loading has come while passes wait for it.
+// and that tells how far loading has come while passes wait for it, or that a streaming pass goes on.
 //
 // Thread role: the control thread. Ownership: the inner source outlives it.
 #pragma once
 
+#include <functional>
 #include <utility>
 
 #include "engine/resident_source.h"
@@ -15,8 +16,13 @@ namespace stoke::engine {
 class CancellableSource final : public model::WeightSource {
  public:
   // `loading`: the resident source that reports progress; null: nothing to report.
-  CancellableSource(model::WeightSource& inner, const ResidentSource* loading, ProgressCallback progress)
-      : inner_(inner), loading_(loading), progress_(loading == nullptr ? nullptr : std::move(progress)) {}
+  // `tick`: called before each lease; may be empty.
+  CancellableSource(model::WeightSource& inner, const ResidentSource* loading, ProgressCallback progress,
+                    std::function<void()> tick)
+      : inner_(inner),
+        loading_(loading),
+        progress_(loading == nullptr ? nullptr : std::move(progress)),
+        tick_(std::move(tick)) {}
 
   // Null: nobody can cancel. Must outlive the passes that follow.
   void watch(const CancelFlag* flag) { flag_ = flag; }
@@ -25,6 +31,7 @@ class CancellableSource final : public model::WeightSource {
   Result<RowsView> acquire(model::MatrixId id, RowRange wanted) override {
     if (flag_ != nullptr && flag_->load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
     if (progress_) report();
+    if (tick_) tick_();
     return inner_.acquire(id, wanted);
   }
   void release(model::MatrixId id, const RowsView& rows) override { inner_.release(id, rows); }
@@ -47,6 +54,7 @@ class CancellableSource final : public model::WeightSource {
   model::WeightSource& inner_;
   const ResidentSource* loading_;
   ProgressCallback progress_;  // empty once everything is there
+  std::function<void()> tick_;
   const CancelFlag* flag_ = nullptr;
 };
 

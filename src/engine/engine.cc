@@ -66,6 +66,13 @@ Result<Sizes> wanted_sizes(const model::Config& config, const ModelOptions& opti
   return sizes;
 }
 
+// Null where none is wanted.
+Result<std::unique_ptr<sys::Trace>> open_trace(const ModelOptions& options, int workers) {
+  if (options.trace_path.empty()) return std::unique_ptr<sys::Trace>();
+  if (options.trace_events < 1) return Status(Code::kInvalid, "options: trace_events must be above 0");
+  return sys::Trace::open({.path = options.trace_path, .workers = workers, .events = options.trace_events});
+}
+
 int64_t held_now() { return static_cast<int64_t>(sys::process_memory().anonymous); }
 
 // Of the model's files, in the page cache.
@@ -103,17 +110,24 @@ Result<Prepared> prepare(const std::string& path, const ModelOptions& options) {
   return prepared;
 }
 
-Engine::Engine(Prepared prepared, std::unique_ptr<sys::ThreadPool> threads)
-    : prepared_(std::move(prepared)), threads_(std::move(threads)) {}
+Engine::Engine(Prepared prepared, std::unique_ptr<sys::Trace> trace, std::unique_ptr<sys::ThreadPool> threads)
+    : prepared_(std::move(prepared)), trace_(std::move(trace)), threads_(std::move(threads)) {
+  threads_->set_trace(trace_.get());
+}
 
 Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const ModelOptions& options) {
   const TimePoint start = now();
   STOKE_ASSIGN(const kernels::Kernels* kernels, choose_kernels(options.isa));
+  const int workers = options.threads > 0 ? options.threads : default_threads();
+  // Before prepare() looks at what the process holds: what the trace takes belongs to the budget.
+  STOKE_ASSIGN(std::unique_ptr<sys::Trace> trace, open_trace(options, workers));
   STOKE_ASSIGN(Prepared prepared, prepare(path, options));
-  auto threads = std::make_unique<sys::ThreadPool>(options.threads > 0 ? options.threads : default_threads());
-  std::unique_ptr<Engine> engine(new Engine(std::move(prepared), std::move(threads)));
+  if (trace) trace->set_process("stoke " + prepared.info.name);
+  std::unique_ptr<Engine> engine(
+      new Engine(std::move(prepared), std::move(trace), std::make_unique<sys::ThreadPool>(workers)));
   engine->start_ = start;
   engine->kernels_ = kernels;
+  const sys::TraceSpan span(engine->trace(), 0, sys::TraceKind::kOpen);
   STOKE_TRY(engine->take_memory(options));
   engine->open_s_ = seconds_since(start);
   engine->timings_.sample_memory();
@@ -147,7 +161,8 @@ Status Engine::take_memory(const ModelOptions& options) {
   memory_.budget = budget.bytes;
   memory_.budget_source = budget.source;
   model::WeightSource& source = streaming_ ? static_cast<model::WeightSource&>(streaming_->source()) : *resident_;
-  cancellable_ = std::make_unique<CancellableSource>(source, resident_.get(), options.progress);
+  cancellable_ =
+      std::make_unique<CancellableSource>(source, resident_.get(), options.progress, ticker(options.activity));
   STOKE_ASSIGN(pool_, kv::KvPool::create(pool_options(config(), sizes_)));
   score_rows_.resize(static_cast<size_t>(kScoreRows * config().vocab));
   std::function<std::unique_ptr<model::Ffn>(model::Multiplier&)> make_ffn;
@@ -192,6 +207,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
                              .budget = budget.bytes};
   STOKE_ASSIGN(const Streaming::Range range, Streaming::range(request));
   STOKE_ASSIGN(streaming_, Streaming::open(prepared_.file));
+  streaming_->trace_to(trace_.get());
   const ModelSize size = model_size(&streaming_->queue());
   const int64_t least_records = store_ ? store_->least_bytes() : 0;
   STOKE_ASSIGN(sizes_,
@@ -199,11 +215,17 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
                              {.held = held + kSlackBytes, .least_weights = range.least + least_records}, budget));
   memory_ = memory_need_streaming(size, sizes_, held + kSlackBytes);
   request.fixed = memory_.total - memory_.kv;
-  if (store_) STOKE_TRY(open_records(range.most, least_records, &request));
+  if (store_) STOKE_TRY(open_records(range.most, &request));
   STOKE_TRY(streaming_->open_source(request));
   memory_.weights = budget.bytes - memory_.total;
+  const Tightness tightness{.budget = budget.bytes,
+                            .least = memory_.total + range.least + least_records,
+                            .weights = size.weights_bytes,
+                            .full = memory_need(model_size(nullptr), prepared_.wanted).total,
+                            .batch = sizes_.batch};
   memory_.total = budget.bytes;
-  memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights);
+  foresee(request, tightness);
+  memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights + memory_.kv, memory_.forecast);
   streaming_->source().watch(options.cancel);
   streaming_->poll_from(*threads_);
   streaming_->source().start();
@@ -211,14 +233,20 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   return ok_status();
 }
 
-// A store's matrices (attention, gates, head) come first: every token uses all of them. Records get the rest, and give
-// way to the KV cache as it grows.
-Status Engine::open_records(int64_t matrices, int64_t least, Streaming::Request* request) {
+// Before anything is read into the arena: the trial's memory is given back before the arena takes as much.
+void Engine::foresee(const Streaming::Request& request, const Tightness& tightness) {
+  const pipeline::UnitTable& units = streaming_->source().table();
+  TokenWork work = Streaming::work(request, units);
+  if (store_) store_->add_work(records_room_, &work);
+  const auto kept = kept_rates(prepared_.file.path, threads(), work.record_bytes);
+  memory_.forecast = forecast(
+      work, kept ? *kept : trial_rates(streaming_->queue(), units, prepared_.loaded.tables, streaming_->files()));
+  memory_.advice = tight_advice(tightness, work);
+}
+
+Status Engine::open_records(int64_t matrices, Streaming::Request* request) {
   const int64_t room = request->budget - request->fixed;
-  // The hottest quarter of the records is worth more than as many bytes of matrices: a third of the tokens use each,
-  // and a miss is a small read at a sixth of the rate of large ones (docs/reads.md).
-  const int64_t hottest = store_->ablation().keep ? std::min(store_->record_bytes() / 4, (room - memory_.kv) / 2) : 0;
-  const int64_t for_matrices = std::min(matrices, room - memory_.kv - std::max(least, hottest));
+  const int64_t for_matrices = store_->room_for_matrices(room, memory_.kv, matrices);
   records_room_ = room - for_matrices;
   request->budget = request->fixed + for_matrices;
   return store_->cache_in(records_room_, streaming_->files(), streaming_->queue());
@@ -278,96 +306,5 @@ void Engine::release_reserved(std::span<const model::SequenceRun> runs) {
 }
 
 Status Engine::logits(int64_t first, int64_t count, float* out) { return transformer_->logits(first, count, out); }
-
-Stats Engine::stats() {
-  timings_.sample_memory();
-  Stats stats;
-  stats.model = info().name;
-  stats.threads = threads();
-  stats.isa = kernels_->isa;
-  stats.load_s = open_s_;
-  stats.budget_bytes = memory_.budget;
-  timings_.fill(&stats);
-  if (store_) store_stats(&stats);
-  if (streaming_) {
-    stream_stats(&stats);
-    return stats;
-  }
-  const LoadStats load = resident_->stats();
-  stats.weights_loaded_s = load.seconds;
-  // What was not read directly came through the page cache; what it did not hold before, our reads put there.
-  const auto buffered = static_cast<int64_t>(load.bytes_read - load.bytes_read_direct);
-  stats.page_cache_bytes = std::max<int64_t>(0, buffered - cached_before_);
-  stats.bytes_read = static_cast<int64_t>(load.bytes_read_direct) + stats.page_cache_bytes;
-  stats.reads = static_cast<int64_t>(load.reads);
-  return stats;
-}
-
-void Engine::stream_stats(Stats* stats) const {
-  const io::ReadCounts reads = streaming_->queue().counts();
-  const pipeline::StreamCounts& counts = streaming_->source().counts();
-  stats->bytes_read = static_cast<int64_t>(reads.bytes - reads_before_.bytes);
-  stats->reads = static_cast<int64_t>(reads.reads - reads_before_.reads);
-  const int64_t tokens = stats->generated_tokens > 0 ? stats->generated_tokens : stats->prompt_tokens;
-  if (stats->generated_tokens > 0) {
-    stats->bytes_read_per_token = static_cast<double>(decode_io_.bytes) / static_cast<double>(tokens);
-    stats->reads_per_token = static_cast<double>(decode_io_.reads) / static_cast<double>(tokens);
-    const double seconds = static_cast<double>(tokens) / stats->decode_tokens_per_s;
-    stats->io_stall_share = static_cast<double>(decode_io_.stall_ns) * 1e-9 / seconds;
-  } else if (tokens > 0) {
-    stats->bytes_read_per_token = static_cast<double>(stats->bytes_read) / static_cast<double>(tokens);
-  }
-  const uint64_t hits = counts.expert_hits + counts.dense_hits - stream_before_.expert_hits - stream_before_.dense_hits;
-  const uint64_t misses =
-      counts.expert_misses + counts.dense_misses - stream_before_.expert_misses - stream_before_.dense_misses;
-  if (!store_ && hits + misses > 0)
-    stats->cache_hit_rate = static_cast<double>(hits) / static_cast<double>(hits + misses);
-}
-
-void Engine::store_stats(Stats* stats) const {
-  const pipeline::SparseCounts counts = store_->counts();
-  const pipeline::SparseCounts& before = sparse_before_;
-  const auto share = [](uint64_t part, uint64_t whole) {
-    return whole == 0 ? -1.0 : static_cast<double>(part) / static_cast<double>(whole);
-  };
-  const uint64_t lookups = counts.fetch.lookups - before.fetch.lookups;
-  const uint64_t hits =
-      counts.fetch.hot_hits + counts.fetch.cache_hits - before.fetch.hot_hits - before.fetch.cache_hits;
-  stats->active_neuron_share = share(lookups, counts.neurons - before.neurons);
-  stats->ablation = store_->ablation().name;
-  stats->cache_slots = store_->cache_slots();
-  if (streaming_) stats->cache_hit_rate = share(hits, lookups);
-}
-
-Engine::IoMark Engine::io_now() const {
-  if (!streaming_) return {};
-  const io::ReadCounts counts = streaming_->queue().counts();
-  return {.bytes = counts.bytes, .reads = counts.reads, .stall_ns = streaming_->queue().stall_ns()};
-}
-
-void Engine::add_prefill(int64_t tokens, double seconds) {
-  timings_.add_prefill(tokens, seconds);
-  timings_.sample_memory();
-  io_mark_ = io_now();
-}
-
-void Engine::add_step(int64_t tokens, double seconds) {
-  timings_.add_step(tokens, seconds);
-  const IoMark now = io_now();
-  decode_io_.bytes += now.bytes - io_mark_.bytes;
-  decode_io_.reads += now.reads - io_mark_.reads;
-  decode_io_.stall_ns += now.stall_ns - io_mark_.stall_ns;
-  io_mark_ = now;
-}
-
-void Engine::reset_stats() {
-  timings_.reset();
-  decode_io_ = {};
-  io_mark_ = io_now();
-  if (store_) sparse_before_ = store_->counts();
-  if (!streaming_) return;
-  reads_before_ = streaming_->queue().counts();
-  stream_before_ = streaming_->source().counts();
-}
 
 }  // namespace stoke::engine

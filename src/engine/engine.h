@@ -25,6 +25,7 @@
 #include "stoke/stoke.h"
 #include "sys/populator.h"
 #include "sys/thread_pool.h"
+#include "sys/trace.h"
 
 namespace stoke::engine {
 
@@ -67,7 +68,10 @@ class Engine {
   // A prompt of `tokens` was computed; a step gave `tokens` tokens, one a sequence.
   void add_prefill(int64_t tokens, double seconds);
   void add_step(int64_t tokens, double seconds);
+  // Of a prompt under way, so many tokens more are computed.
+  void count_prompt(int64_t tokens) { prompt_done_ += tokens; }
   Timings& timings() { return timings_; }
+  sys::Trace* trace() { return trace_.get(); }
   Stats stats();
   void reset_stats();
 
@@ -83,20 +87,25 @@ class Engine {
   std::span<float> score_rows() { return score_rows_; }
 
  private:
-  Engine(Prepared prepared, std::unique_ptr<sys::ThreadPool> threads);
+  Engine(Prepared prepared, std::unique_ptr<sys::Trace> trace, std::unique_ptr<sys::ThreadPool> threads);
   Status open_store(const ModelOptions& options);
   Status take_memory(const ModelOptions& options);
   Status open_resident(const ModelOptions& options);
   Status open_streaming(const ModelOptions& options, const Budget& budget);
-  Status open_records(int64_t matrices, int64_t least, Streaming::Request* request);
+  Status open_records(int64_t matrices, Streaming::Request* request);
+  void foresee(const Streaming::Request& request, const Tightness& tightness);
   ModelSize model_size(pipeline::IoQueue* queue);
   void make_room_for_kv();
   void populate();
+  std::function<void()> ticker(ActivityCallback activity);
+  Activity activity() const;
+  double hit_rate() const;
   void stream_stats(Stats* stats) const;
   void store_stats(Stats* stats) const;
   void release_reserved(std::span<const model::SequenceRun> runs);
 
   Prepared prepared_;
+  std::unique_ptr<sys::Trace> trace_;  // null: nobody traces. Outlives what records
   std::unique_ptr<sys::ThreadPool> threads_;
   const kernels::Kernels* kernels_ = nullptr;
   Sizes sizes_;
@@ -116,6 +125,7 @@ class Engine {
   io::ReadCounts reads_before_;  // at the last reset, as the next
   pipeline::StreamCounts stream_before_;
   pipeline::SparseCounts sparse_before_;
+  int64_t prompt_done_ = 0;
   Timings timings_;
   std::vector<float> score_rows_;  // (kScoreRows, vocab)
   std::unique_ptr<kv::KvPool> pool_;

@@ -83,6 +83,8 @@ class EngineTest : public testing::Test {
     return options;
   }
 
+  static void check_allocations(Model& model);
+
   static std::string path_;
 };
 
@@ -169,9 +171,20 @@ TEST_F(EngineTest, ForkAndTruncate_ContinueAsIfComputedAnew) {
   EXPECT_EQ(session->generate(greedy(10))->logits_hash, first->logits_hash);
 }
 
+// Traced or not: the trace's rings (small ones here, so that they go round) are taken at opening.
 TEST_F(EngineTest, Decode_AllocatesNothingAfterWarmUp) {
-  auto model = open();
-  auto session = begin(*model, prompt(30));
+  for (const bool traced : {false, true}) {
+    const std::string trace = path_ + ".trace.json";
+    auto model = traced ? open({.trace_path = trace, .trace_events = 100}) : open();
+    check_allocations(*model);
+    ASSERT_TRUE(model->write_trace().ok());
+    EXPECT_EQ(std::filesystem::exists(trace), traced);
+    std::filesystem::remove(trace);
+  }
+}
+
+void EngineTest::check_allocations(Model& model) {
+  auto session = begin(model, prompt(30));
   GenerateOptions options = greedy(200);
   int64_t seen = 0;
   int64_t start = 0;
@@ -186,9 +199,9 @@ TEST_F(EngineTest, Decode_AllocatesNothingAfterWarmUp) {
   EXPECT_EQ(end - start, 0);
   Session* pointer = session.get();
   const int32_t token = 3;
-  ASSERT_TRUE(model->decode(std::span(&pointer, 1), std::span(&token, 1)).ok());
+  ASSERT_TRUE(model.decode(std::span(&pointer, 1), std::span(&token, 1)).ok());
   const int64_t before = allocations.load();
-  for (int i = 0; i < 50; ++i) ASSERT_TRUE(model->decode(std::span(&pointer, 1), std::span(&token, 1)).ok());
+  for (int i = 0; i < 50; ++i) ASSERT_TRUE(model.decode(std::span(&pointer, 1), std::span(&token, 1)).ok());
   EXPECT_EQ(allocations.load() - before, 0);
 }
 

@@ -88,6 +88,7 @@ class Generating {
 
   Result<bool> append(int32_t token, double chosen_s) {
     const auto start = engine::now();
+    const sys::TraceSpan span(session_.engine.trace(), 0, sys::TraceKind::kToken, 1, std::ssize(session_.tokens));
     const Status status = session_.pass(std::span(&token, 1), 1, options_.cancel);
     if (status.code() == Code::kCancelled && cancelled()) return stop(StopReason::kCancelled);
     STOKE_TRY(status);

@@ -30,6 +30,10 @@ int Model::threads() const { return impl_->engine->threads(); }
 const Tokenizer& Model::tokenizer() const { return impl_->engine->tokenizer(); }
 Stats Model::stats() const { return impl_->engine->stats(); }
 void Model::reset_stats() { impl_->engine->reset_stats(); }
+Status Model::write_trace() {
+  sys::Trace* trace = impl_->engine->trace();
+  return trace == nullptr ? ok_status() : trace->write();
+}
 
 Result<std::unique_ptr<Session>> Model::new_session() {
   engine::Engine& engine = *impl_->engine;
@@ -42,6 +46,7 @@ Status Model::decode(std::span<Session* const> sessions, std::span<const int32_t
     return Status(Code::kInvalid, fmt::format("{} sessions do not fit into a batch of {}", sessions.size(), batch()));
   }
   const auto start = engine::now();
+  const sys::TraceSpan span(impl_->engine->trace(), 0, sys::TraceKind::kToken, std::ssize(sessions));
   impl_->step_runs.clear();
   impl_->step_outputs.clear();
   for (size_t i = 0; i < sessions.size(); ++i) {
@@ -71,6 +76,53 @@ Status Model::decode(std::span<Session* const> sessions, std::span<const int32_t
 
 namespace {
 
+// What is known of a model that would be streamed.
+struct Streamed {
+  const engine::Prepared& prepared;
+  engine::ModelSize size;
+  engine::Streaming::Range range;
+  engine::Streaming& streaming;
+  const engine::SparseStore* store = nullptr;
+  int64_t held = 0;
+  int64_t least_weights = 0;
+};
+
+// How it would run within the budget, as open() would share it out.
+Status add_forecast(const Streamed& s, const engine::Budget& budget, int threads, Fit* fit) {
+  const engine::Prepared& prepared = s.prepared;
+  STOKE_ASSIGN(const engine::Sizes sizes,
+               engine::fit_streaming(prepared.file.path, s.size, prepared.wanted, prepared.batch_is_free,
+                                     {.held = s.held, .least_weights = s.least_weights}, budget));
+  const MemoryReport need = engine::memory_need_streaming(s.size, sizes, s.held);
+  engine::Streaming::Request request{.file = prepared.file,
+                                     .plan = prepared.loaded.plan,
+                                     .weights = prepared.loaded.weights,
+                                     .config = prepared.loaded.config,
+                                     .budget = budget.bytes,
+                                     .fixed = need.total - need.kv};
+  const int64_t room = request.budget - request.fixed;
+  const int64_t matrices = s.store == nullptr ? room : s.store->room_for_matrices(room, need.kv, s.range.most);
+  request.budget = request.fixed + matrices;
+  STOKE_ASSIGN(const pipeline::UnitTable units, engine::Streaming::table(request, s.streaming.files()));
+  engine::TokenWork work = engine::Streaming::work(request, units);
+  if (s.store != nullptr) s.store->add_work(room - matrices, &work);
+  const auto kept = engine::kept_rates(prepared.file.path, threads, work.record_bytes);
+  fit->report.forecast = engine::forecast(
+      work,
+      kept ? *kept : engine::trial_rates(s.streaming.queue(), units, prepared.loaded.tables, s.streaming.files()));
+  const int64_t resident = budget.bytes - need.total + need.kv;
+  fit->report.streaming = s.streaming.describe(s.size.weights_bytes, resident, fit->report.forecast);
+  fit->report.advice = engine::tight_advice({.budget = budget.bytes,
+                                             .least = need.total + s.least_weights,
+                                             .weights = s.size.weights_bytes,
+                                             .full = fit->memory_full_bytes,
+                                             .batch = sizes.batch},
+                                            work);
+  fit->advice = fit->report.streaming;
+  if (!fit->report.advice.empty()) fit->advice += "; " + fit->report.advice;
+  return ok_status();
+}
+
 // What streaming changes about the fit: its minimum, and the advice where not all of the model fits.
 Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, const engine::Ablation& ablation,
                      sys::ThreadPool& threads, Fit* fit) {
@@ -96,13 +148,14 @@ Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, c
   if (store) fit->memory_min_bytes = fixed + least;
   const int64_t budget = fit->report.budget;
   if (fit->fits || budget < fixed + least) return ok_status();
-  const int64_t resident = std::min(size.weights_bytes, budget - fixed);
-  fit->advice = fmt::format(
-      "does not fit whole ({} of {}): runs with {} of its {} of weights in memory, the rest is read from disk as it is "
-      "needed",
-      engine::bytes_text(fit->memory_full_bytes), engine::bytes_text(budget), engine::bytes_text(resident),
-      engine::bytes_text(size.weights_bytes));
-  return ok_status();
+  return add_forecast({.prepared = prepared,
+                       .size = size,
+                       .range = range,
+                       .streaming = *streaming,
+                       .store = store.get(),
+                       .held = held,
+                       .least_weights = least},
+                      {budget, fit->report.budget_source}, threads.size(), fit);
 }
 
 }  // namespace

@@ -67,10 +67,12 @@ Status Session::score(std::span<const int32_t> more, int64_t first, const Logits
   for (int64_t begin = 0; begin < size; begin += engine.sizes().batch) {
     const int64_t count = std::min(engine.sizes().batch, size - begin);
     const bool last = begin + count == size;
+    const sys::TraceSpan span(engine.trace(), 0, sys::TraceKind::kPrompt, count, length());
     // Rows whose logits are shown, or at least the very last, which is kept.
     const int64_t shown = std::clamp<int64_t>(begin + count - first, 0, count);
     const int64_t kept = last ? std::max<int64_t>(shown, 1) : shown;
     STOKE_TRY(impl_->pass(more.subspan(static_cast<size_t>(begin), static_cast<size_t>(count)), kept, cancel));
+    engine.count_prompt(count);
     const auto vocab = static_cast<size_t>(engine.config().vocab);
     for (int64_t at = 0; at < shown; at += engine::kScoreRows) {
       const int64_t rows = std::min(engine::kScoreRows, shown - at);

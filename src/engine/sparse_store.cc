@@ -122,6 +122,23 @@ int64_t SparseStore::least_bytes() const {
          std::min(units_, kLeastSlots) * slot_cost();
 }
 
+// A store's matrices (attention, gates, head) come first: every token uses all of them. Records get the rest, and give
+// way to the KV cache as it grows.
+int64_t SparseStore::room_for_matrices(int64_t room, int64_t kv, int64_t matrices) const {
+  // The hottest quarter of the records is worth more than as many bytes of matrices: a third of the tokens use each,
+  // and a miss is a small read at a sixth of the rate of large ones (docs/reads.md).
+  const int64_t hottest = ablation_.keep ? std::min(record_bytes() / 4, (room - kv) / 2) : 0;
+  return std::min(matrices, room - kv - std::max(least_bytes(), hottest));
+}
+
+void SparseStore::add_work(int64_t bytes, TokenWork* work) const {
+  const model::MoeConfig& moe = loaded_.config.moe;
+  const double used = moe.experts > 0 ? static_cast<double>(moe.used) / static_cast<double>(moe.experts) : 1.0;
+  work->chosen = static_cast<uint64_t>(static_cast<double>(record_bytes()) * used * kFiringShare);
+  work->chosen_here = std::clamp(static_cast<double>(bytes) / static_cast<double>(slot_cost() * units_), 0.0, 1.0);
+  work->record_bytes = slot_bytes_;
+}
+
 pipeline::SparseOptions SparseStore::options(int64_t max_tokens) const {
   pipeline::SparseOptions o{.max_tokens = max_tokens};
   o.fetch.gap_bytes = kGapBytes;

@@ -15,6 +15,7 @@
 #include "cache/unit_cache.h"
 #include "engine/ablation.h"
 #include "engine/chunk_reader.h"
+#include "engine/forecast.h"
 #include "engine/model_loader.h"
 #include "formats/model_file.h"
 #include "kernels/kernels.h"
@@ -43,6 +44,10 @@ class SparseStore {
   // Bytes that make progress, and worth the name.
   int64_t least_bytes() const;
   const Ablation& ablation() const { return ablation_; }
+  // Of `room` bytes for weights and KV: those that the matrices get, which can use `matrices`. Records get the rest.
+  int64_t room_for_matrices(int64_t room, int64_t kv, int64_t matrices) const;
+  // What is chosen of the records by one token, as is assumed, with `bytes` for records.
+  void add_work(int64_t bytes, TokenWork* work) const;
   // Working memory of the FFN for passes of `max_tokens`; `queue` is null where every record is in memory.
   int64_t ffn_bytes(const kernels::Kernels& kernels, sys::ThreadPool& threads, int64_t max_tokens,
                     pipeline::IoQueue* queue) const;

@@ -69,30 +69,50 @@ Result<std::unique_ptr<Streaming>> Streaming::open(const formats::ModelFile& fil
   return out;
 }
 
+int64_t Streaming::room_of(const Request& request, const pipeline::UnitTable& units) {
+  const auto tables = static_cast<int64_t>(pipeline::StreamSource::bookkeeping_bytes(units, units.size()));
+  return request.budget - request.fixed - tables;
+}
+
+pipeline::StreamOptions Streaming::options_of(const Request& request, const pipeline::UnitTable& units) {
+  const int64_t expert_units = units.layer_expert_units(request.config);
+  return {.slots = std::clamp<int64_t>(room_of(request, units) / static_cast<int64_t>(units.slot_bytes()), 0,
+                                       pipeline::StreamSource::all_slots(units)),
+          .recent = expert_units * request.config.layers,
+          .expert_slots_least = expert_units};
+}
+
+TokenWork Streaming::work(const Request& request, const pipeline::UnitTable& units) {
+  const auto share = pipeline::StreamSource::share_slots(units, options_of(request, units));
+  TokenWork work{.dense = share.dense_bytes, .streamed = share.streamed_bytes};
+  const model::MoeConfig& moe = request.config.moe;
+  if (units.expert_bytes() == 0) return work;
+  work.chosen = units.expert_bytes() / static_cast<uint64_t>(moe.experts) * static_cast<uint64_t>(moe.used);
+  const auto expert_units = units.size() - static_cast<int64_t>(units.order().size());
+  work.chosen_here = static_cast<double>(share.expert_slots) / static_cast<double>(expert_units);
+  return work;
+}
+
 Status Streaming::open_source(const Request& request) {
   STOKE_TRY(check(request.file, request.plan));
   STOKE_ASSIGN(pipeline::UnitTable units, table(request, files_));
-  const auto tables = static_cast<int64_t>(pipeline::StreamSource::bookkeeping_bytes(units, units.size()));
-  room_ = request.budget - request.fixed - tables;
-  const auto slots = std::clamp<int64_t>(room_ / static_cast<int64_t>(units.slot_bytes()), 0,
-                                         pipeline::StreamSource::all_slots(units));
-  if (slots < pipeline::StreamSource::least_slots(units, request.config)) {
-    return Status(Code::kNoMemory, fmt::format("{}: room for {} row blocks is too little", request.file.path, slots));
+  const pipeline::StreamOptions options = options_of(request, units);
+  room_ = room_of(request, units);
+  if (options.slots < pipeline::StreamSource::least_slots(units, request.config)) {
+    return Status(Code::kNoMemory,
+                  fmt::format("{}: room for {} row blocks is too little", request.file.path, options.slots));
   }
-  const int64_t expert_units = units.layer_expert_units(request.config);
-  STOKE_ASSIGN(sys::Memory arena, sys::Memory::map(static_cast<size_t>(slots) * units.slot_bytes()));
-  const pipeline::StreamOptions options{
-      .slots = slots, .recent = expert_units * request.config.layers, .expert_slots_least = expert_units};
+  STOKE_ASSIGN(sys::Memory arena, sys::Memory::map(static_cast<size_t>(options.slots) * units.slot_bytes()));
   source_ = std::make_unique<pipeline::StreamSource>(std::move(units), *queue_, std::move(arena), options);
   return ok_status();
 }
 
-std::string Streaming::describe(int64_t weights_bytes, int64_t resident_bytes) const {
-  const auto per_token = static_cast<int64_t>(source_->streamed_bytes());
-  const bool experts = source_->table().expert_bytes() > 0;
-  std::string line = fmt::format("bigger than its memory: {} of {} of weights in memory; a token reads {}{} from disk",
-                                 bytes_text(std::min(resident_bytes, weights_bytes)), bytes_text(weights_bytes),
-                                 bytes_text(per_token), experts ? " and the experts that are missing" : "");
+std::string Streaming::describe(int64_t weights_bytes, int64_t resident_bytes, const Forecast& forecast) const {
+  std::string line = fmt::format(
+      "bigger than its memory: {} of {} of weights in memory while the context is short; a token reads about {}",
+      bytes_text(std::min(resident_bytes, weights_bytes)), bytes_text(weights_bytes),
+      bytes_text(forecast.bytes_per_token));
+  line += forecast.text.empty() ? " from disk" : ", " + forecast.text;
   if (!direct()) line += fmt::format(", through the page cache ({})", files_.front().direct.why_not_direct());
   return line;
 }
@@ -104,6 +124,12 @@ void Streaming::make_room(int64_t kv_bytes) {
 void Streaming::poll_from(sys::ThreadPool& pool) {
   pool_ = &pool;
   pool.set_poll([](void* queue) { static_cast<pipeline::IoQueue*>(queue)->pump(); }, queue_.get());
+}
+
+void Streaming::trace_to(sys::Trace* trace) {
+  queue_->set_trace(trace);
+  if (trace == nullptr) return;
+  for (const OpenedFile& file : files_) trace->name_file(file.direct);
 }
 
 bool Streaming::direct() const {

@@ -13,6 +13,7 @@
 
 #include "base/status.h"
 #include "engine/chunk_reader.h"
+#include "engine/forecast.h"
 #include "engine/memory_need.h"
 #include "engine/weight_plan.h"
 #include "io/reader.h"
@@ -21,6 +22,7 @@
 #include "pipeline/stream_source.h"
 #include "sys/clock.h"
 #include "sys/thread_pool.h"
+#include "sys/trace.h"
 
 namespace stoke::engine {
 
@@ -51,10 +53,13 @@ class Streaming {
     int64_t most = 0;
   };
   static Result<Range> range(const Request& request);
-  int64_t room() const { return room_; }
+  // What a token goes through with the slots that the request leaves; of a store, its matrices alone.
+  static TokenWork work(const Request& request, const pipeline::UnitTable& units);
+  static Result<pipeline::UnitTable> table(const Request& request, const std::vector<OpenedFile>& files);
 
   // One line: what is in memory, what every token reads, and how fast this machine's disk lets that be.
-  std::string describe(int64_t weights_bytes, int64_t resident_bytes) const;
+  // `resident_bytes`: room for weights before the KV cache takes its part.
+  std::string describe(int64_t weights_bytes, int64_t resident_bytes, const Forecast& forecast) const;
   const std::vector<OpenedFile>& files() const { return files_; }
   pipeline::IoQueue& queue() { return *queue_; }
   pipeline::StreamSource& source() { return *source_; }
@@ -63,12 +68,16 @@ class Streaming {
   void make_room(int64_t kv_bytes);
   // Reads go on while the threads of `pool` compute.
   void poll_from(sys::ThreadPool& pool);
+  // Null: nobody traces.
+  void trace_to(sys::Trace* trace);
+  const char* reader_name() const { return reader_->name(); }
   const std::string& reader_note() const { return reader_note_; }
   bool direct() const;
 
  private:
   Streaming() = default;
-  static Result<pipeline::UnitTable> table(const Request& request, const std::vector<OpenedFile>& files);
+  static int64_t room_of(const Request& request, const pipeline::UnitTable& units);
+  static pipeline::StreamOptions options_of(const Request& request, const pipeline::UnitTable& units);
 
   std::vector<OpenedFile> files_;
   sys::SystemClock clock_;

@@ -29,6 +29,7 @@ class Timings {
   // Reads what the process holds now, for the peak.
   void sample_memory();
 
+  int64_t generated() const { return step_tokens_; }
   void fill(Stats* stats) const;
 
  private:

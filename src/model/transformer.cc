@@ -31,6 +31,7 @@ Status Transformer::forward(const Batch& batch) {
 
 // x += post_norm(W_o attention(rope(q), rope(k), v)), q, k, v = W norm(x).
 Status Transformer::attend(int layer, const Batch& batch) {
+  const sys::TraceSpan span(threads_.trace(), 0, sys::TraceKind::kAttention, layer);
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   STOKE_TRY(project_qkv(layer));
   finish_qkv(layer, batch);
@@ -57,6 +58,7 @@ Status Transformer::attend(int layer, const Batch& batch) {
 // x += post_norm(ffn(norm(x))).
 Status Transformer::feed_forward(int layer) {
   if (rows_ == 0) return ok_status();
+  const sys::TraceSpan span(threads_.trace(), 0, sys::TraceKind::kFfn, layer);
   const LayerWeights& w = weights_.layers[static_cast<size_t>(layer)];
   const float* in = buffers_.x;
   if (!w.ffn_norm.empty()) {
@@ -69,6 +71,7 @@ Status Transformer::feed_forward(int layer) {
 }
 
 Status Transformer::logits(int64_t first, int64_t count, float* out) {
+  const sys::TraceSpan span(threads_.trace(), 0, sys::TraceKind::kLogits, count);
   CHECK(first >= 0 && count > 0 && first + count <= rows_);
   norm(weights_.output_norm, buffers_.x + first * config_.dim, buffers_.normed, count);
   const kernels::ActView x = Multiplier::view(buffers_.normed, count, config_.dim, buffers_.acts,
@@ -158,6 +161,7 @@ void Transformer::place(const Batch& batch) {
 }
 
 Status Transformer::embed(const Batch& batch) {
+  const sys::TraceSpan span(threads_.trace(), 0, sys::TraceKind::kEmbedding, rows_);
   const DType type = source_.matrix(weights_.embedding).type;
   source_.expect_rows(weights_.embedding, batch.tokens);
   for (int64_t row = 0; row < rows_; ++row) {

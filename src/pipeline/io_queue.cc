@@ -22,7 +22,7 @@ size_t IoQueue::queued() const { return urgent_.size + background_.size; }
 bool IoQueue::push(ReadClient& client, const io::Read& read, Priority priority) {
   Ring& ring = priority == Priority::kUrgent ? urgent_ : background_;
   if (ring.size == ring.items.size()) return false;
-  ring.items[(ring.head + ring.size) % ring.items.size()] = {&client, read};
+  ring.items[(ring.head + ring.size) % ring.items.size()] = {.client = &client, .read = read};
   ++ring.size;
   return true;
 }
@@ -40,6 +40,7 @@ void IoQueue::start() {
     const uint32_t tag = unused_.back();
     unused_.pop_back();
     flying_[tag] = take(urgent_.size > 0 ? urgent_ : background_);
+    if (trace_ != nullptr) flying_[tag].submitted_ns = trace_->now_ns();
     io::Read read = flying_[tag].read;
     read.tag = tag;
     reader_.push(read);
@@ -57,6 +58,9 @@ size_t IoQueue::deliver(size_t count) {
     unused_.push_back(static_cast<uint32_t>(done.tag));
     --in_flight_;
     bytes_in_flight_ -= request.read.bytes;
+    if (trace_ != nullptr) {
+      trace_->add_read(request.read.file, request.read.offset, done.bytes, request.submitted_ns);
+    }
     request.client->on_read(request.read, {.tag = request.read.tag, .error = done.error, .bytes = done.bytes});
   }
   return count;
@@ -79,6 +83,7 @@ size_t IoQueue::wait() {
     start();
     return at_hand;
   }
+  const sys::TraceSpan span(trace_, 0, sys::TraceKind::kDiskWait);
   const int64_t before = clock_.now_ns();
   const size_t count = reader_.wait(done_);
   stall_ns_ += clock_.now_ns() - before;

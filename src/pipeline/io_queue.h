@@ -13,6 +13,7 @@
 
 #include "io/reader.h"
 #include "sys/clock.h"
+#include "sys/trace.h"
 
 namespace stoke::pipeline {
 
@@ -43,6 +44,9 @@ class IoQueue {
   bool urgent_queued() const { return urgent_.size > 0; }
   int in_flight() const { return in_flight_; }
 
+  // Reads and waits go there; null: nobody traces. The trace outlives the queue.
+  void set_trace(sys::Trace* trace) { trace_ = trace; }
+
   int64_t stall_ns() const { return stall_ns_; }
   io::ReadCounts counts() const { return reader_.counts(); }
 
@@ -52,6 +56,7 @@ class IoQueue {
   struct Request {
     ReadClient* client = nullptr;
     io::Read read;
+    int64_t submitted_ns = 0;  // where there is a trace
   };
   // A ring of fixed size.
   struct Ring {
@@ -65,6 +70,7 @@ class IoQueue {
 
   io::Reader& reader_;
   const sys::Clock& clock_;
+  sys::Trace* trace_ = nullptr;
   Ring urgent_;
   Ring background_;
   std::vector<Request> flying_;   // by the reader's tag

@@ -165,6 +165,7 @@ bool SparseDecoder::do_ready(int worker) {
 }
 
 void SparseDecoder::compute_tile(const Tile& tile, int worker) {
+  const sys::TraceSpan span(threads_.trace(), worker, sys::TraceKind::kGates, tile.job, tile.count);
   const ClusterJob& job = buffers_.jobs[tile.job];
   const RowsView& leased = leases_[static_cast<size_t>(tile.lease)].rows;
   RowsView rows = leased;
@@ -192,7 +193,10 @@ void SparseDecoder::finish_gate(int32_t number, int worker) {
 
 void SparseDecoder::compute_job(int32_t number, int worker) {
   const ClusterJob& job = buffers_.jobs[number];
-  if (job.fired) math_.compute(*table_, job, workers_[static_cast<size_t>(worker)]);
+  if (job.fired) {
+    const sys::TraceSpan span(threads_.trace(), worker, sys::TraceKind::kCluster, number, job.active);
+    math_.compute(*table_, job, workers_[static_cast<size_t>(worker)]);
+  }
   board_.finished.push(number);
 }
 

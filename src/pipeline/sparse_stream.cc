@@ -91,6 +91,7 @@ Status SparseStream::forward(const NeuronTable& table, const TokenGroup& group, 
 }
 
 Status SparseStream::run_wave(const Wave& wave, int64_t first_row, float* out) {
+  const sys::TraceSpan span(threads_.trace(), 0, sys::TraceKind::kClusters, wave.first, wave.neurons);
   const NeuronRecord& record = wave.table->records.record;
   const model::MatrixSlice& gate = wave.group->gate;
   if (gate.valid()) {

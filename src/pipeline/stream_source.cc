@@ -22,6 +22,9 @@ cache::CacheOptions cache_options(const UnitTable& table, const StreamOptions& o
           .recent = options.recent};
 }
 
+// Whether the i-th dense block is one of those that stay: as even as whole numbers allow.
+bool is_pinned(int64_t i, int64_t pinned, int64_t dense) { return (i + 1) * pinned / dense > i * pinned / dense; }
+
 }  // namespace
 
 StreamSource::StreamSource(UnitTable table, IoQueue& queue, sys::Memory arena, const StreamOptions& options)
@@ -57,26 +60,32 @@ size_t StreamSource::bookkeeping_bytes(const UnitTable& table, int64_t slots) {
 }
 
 // Every token uses every dense block, so with experts these come first, but for a share of the slots.
-void StreamSource::choose_pinned() {
-  const auto dense = static_cast<int64_t>(table_.order().size());
-  const int64_t experts = table_.size() - dense;
-  options_.window = std::clamp(options_.slots / 8, kLeastWindow, options_.window);
-  const int64_t for_experts = std::min(experts, std::max(options_.expert_slots_least, options_.slots / 4));
-  pinned_ = std::clamp<int64_t>(options_.slots - for_experts, 0, dense);
-  if (pinned_ < dense) pinned_ = std::max<int64_t>(0, pinned_ - options_.window);
+StreamSource::Share StreamSource::share_slots(const UnitTable& table, const StreamOptions& options) {
+  Share share;
+  const auto dense = static_cast<int64_t>(table.order().size());
+  const int64_t experts = table.size() - dense;
+  share.window = std::clamp(options.slots / 8, kLeastWindow, options.window);
+  const int64_t for_experts = std::min(experts, std::max(options.expert_slots_least, options.slots / 4));
+  share.pinned = std::clamp<int64_t>(options.slots - for_experts, 0, dense);
+  if (share.pinned < dense) share.pinned = std::max<int64_t>(0, share.pinned - share.window);
+  const int64_t streaming = share.pinned < dense ? share.window : 0;
+  share.expert_slots = std::clamp<int64_t>(options.slots - share.pinned - streaming, 0, experts);
   for (int64_t i = 0; i < dense; ++i) {
-    // As even as whole numbers allow.
-    live_[static_cast<size_t>(table_.order()[static_cast<size_t>(i)])].pinned =
-        (i + 1) * pinned_ / dense > i * pinned_ / dense;
+    const uint64_t bytes = table.unit({table.order()[static_cast<size_t>(i)]}).bytes;
+    share.dense_bytes += bytes;
+    if (!is_pinned(i, share.pinned, dense)) share.streamed_bytes += bytes;
   }
+  return share;
 }
 
-uint64_t StreamSource::streamed_bytes() const {
-  uint64_t bytes = 0;
-  for (const int32_t u : table_.order()) {
-    if (!live_[static_cast<size_t>(u)].pinned) bytes += table_.unit({u}).bytes;
+void StreamSource::choose_pinned() {
+  const Share share = share_slots(table_, options_);
+  const auto dense = static_cast<int64_t>(table_.order().size());
+  options_.window = share.window;
+  pinned_ = share.pinned;
+  for (int64_t i = 0; i < dense; ++i) {
+    live_[static_cast<size_t>(table_.order()[static_cast<size_t>(i)])].pinned = is_pinned(i, pinned_, dense);
   }
-  return bytes;
 }
 
 void StreamSource::start() { advance(); }

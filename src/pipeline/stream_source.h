@@ -53,6 +53,15 @@ class StreamSource final : public model::WeightSource, private ReadClient {
 
   // Fewer than these make no progress, or none worth the name.
   static int64_t least_slots(const UnitTable& table, const model::Config& config);
+  // How slots are shared out.
+  struct Share {
+    int64_t window = 0;           // slots of dense blocks that stream
+    int64_t pinned = 0;           // dense blocks that stay
+    int64_t expert_slots = 0;     // the rest, where there are experts
+    uint64_t dense_bytes = 0;     // of all dense blocks
+    uint64_t streamed_bytes = 0;  // of those that every token streams
+  };
+  static Share share_slots(const UnitTable& table, const StreamOptions& options);
   // Slots that hold everything.
   static int64_t all_slots(const UnitTable& table) { return table.size(); }
   // Tables beside the arena.
@@ -88,8 +97,6 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   int64_t slots() const { return cache_.slots(); }
   int64_t pinned() const { return pinned_; }
   const StreamCounts& counts() const { return counts_; }
-  // Bytes that every token streams: dense blocks that are not pinned.
-  uint64_t streamed_bytes() const;
 
  private:
   // What is known of a unit beside the cache's state.

@@ -67,6 +67,7 @@ struct ThreadPool::State {
       : size(threads), oversubscribed(threads > allowed_cpus()), parts(static_cast<size_t>(threads)) {}
 
   void worker_main(int worker);
+  void do_part(int worker);
   void wait_epoch(uint32_t seen);
   void wait_workers();
 
@@ -74,6 +75,7 @@ struct ThreadPool::State {
   const bool oversubscribed;
   const WorkRef* work = nullptr;  // published by epoch
   bool stop = false;              // published by epoch
+  Trace* trace = nullptr;         // published by epoch
   std::vector<std::thread> threads;
   alignas(64) std::atomic<uint32_t> epoch{0};     // one more for each run
   alignas(64) std::atomic<uint32_t> running{0};   // workers that have not finished this run
@@ -100,11 +102,16 @@ void ThreadPool::State::wait_workers() {
   caller_sleeps.store(false, std::memory_order_relaxed);
 }
 
+void ThreadPool::State::do_part(int worker) {
+  const TraceSpan span(trace, worker, TraceKind::kWork);
+  (*work)(worker);
+}
+
 void ThreadPool::State::worker_main(int worker) {
   for (uint32_t seen = 0;; ++seen) {
     wait_epoch(seen);
     if (stop) return;
-    (*work)(worker);
+    do_part(worker);
     if (running.fetch_sub(1) == 1 && caller_sleeps.load()) futex_wake_all(running);
   }
 }
@@ -128,15 +135,19 @@ int ThreadPool::size() const { return state_->size; }
 
 void ThreadPool::run(WorkRef work) {
   State& s = *state_;
-  if (s.size == 1) {
-    work(0);
-    return;
-  }
   s.work = &work;
+  if (s.size == 1) return s.do_part(0);
   s.running.store(static_cast<uint32_t>(s.size - 1), std::memory_order_relaxed);
   s.epoch.fetch_add(1);
   if (s.sleepers.load() != 0) futex_wake_all(s.epoch);
-  work(0);
+  s.do_part(0);
+  if (s.running.load(std::memory_order_acquire) != 0) finish_run();
+}
+
+// Until the other workers have done their parts.
+void ThreadPool::finish_run() {
+  State& s = *state_;
+  const TraceSpan span(trace_, 0, TraceKind::kWorkerWait);
   if (poll_ != nullptr) {
     // Reads finish while the others compute: a sleeping caller would leave the disk idle.
     spin_until(s.oversubscribed, [&] {
@@ -156,6 +167,8 @@ void ThreadPool::set_poll(void (*poll)(void*), void* context) {
   poll_ = poll;
   poll_context_ = context;
 }
+
+void ThreadPool::set_trace(Trace* trace) { trace_ = state_->trace = trace; }
 
 void ThreadPool::share_chunks(int64_t n, int64_t grain) {
   const int64_t chunks = (n + grain - 1) / grain;

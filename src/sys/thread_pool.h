@@ -5,13 +5,17 @@
 // sleep on a futex, so that an idle process costs nothing.
 // The caller polls while it computes and waits: a hook runs on it between chunks of parallel_for and at the barrier, so
 // that reads are started and taken without a thread of their own.
-// Thread role: run() by the one control thread. Ownership: the pool joins its threads when destroyed.
+// A trace, where there is one, has a track for each worker; who splits work over a pool records its own spans there.
+// Thread role: run() by the one control thread. Ownership: the pool joins its threads when destroyed; the trace
+// outlives it.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <type_traits>
 #include <utility>
+
+#include "sys/trace.h"
 
 namespace stoke::sys {
 
@@ -39,6 +43,9 @@ class ThreadPool {
   int size() const;
   // `poll(context)` must be cheap where there is nothing to do; null: none. Not while a run is under way.
   void set_poll(void (*poll)(void*), void* context);
+  // Null: nobody traces. Not while a run is under way.
+  void set_trace(Trace* trace);
+  Trace* trace() const { return trace_; }
   void run(WorkRef work);
   // Splits [0, n) into chunks of `grain`: fn(begin, end, worker). Each worker has a part of its own and takes its
   // chunks in ascending order, then what others have not begun: memory that lies together is read by one core, whose
@@ -54,7 +61,9 @@ class ThreadPool {
   }
   void share_chunks(int64_t n, int64_t grain);
   int64_t next_chunk(int worker, int64_t grain);  // -1: none is left
+  void finish_run();
   std::unique_ptr<State> state_;
+  Trace* trace_ = nullptr;
   void (*poll_)(void*) = nullptr;
   void* poll_context_ = nullptr;
 };

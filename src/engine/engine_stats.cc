@@ -1,0 +1,141 @@
+// Engine: what it counts, for those who ask afterwards and those who watch.
+#include <chrono>
+#include <utility>
+
+#include "engine/engine.h"
+#include "sys/memory.h"
+
+namespace stoke::engine {
+namespace {
+
+constexpr double kTickSeconds = 0.25;
+
+double share(uint64_t part, uint64_t whole) {
+  return whole == 0 ? -1.0 : static_cast<double>(part) / static_cast<double>(whole);
+}
+
+}  // namespace
+
+Stats Engine::stats() {
+  timings_.sample_memory();
+  Stats stats;
+  stats.model = info().name;
+  stats.threads = threads();
+  stats.isa = kernels_->isa;
+  stats.load_s = open_s_;
+  stats.budget_bytes = memory_.budget;
+  stats.budget_source = memory_.budget_source;
+  stats.forecast_tokens_per_s = memory_.forecast.tokens_per_s;
+  timings_.fill(&stats);
+  if (store_) store_stats(&stats);
+  if (streaming_) {
+    stream_stats(&stats);
+    return stats;
+  }
+  const LoadStats load = resident_->stats();
+  stats.weights_loaded_s = load.seconds;
+  // What was not read directly came through the page cache; what it did not hold before, our reads put there.
+  const auto buffered = static_cast<int64_t>(load.bytes_read - load.bytes_read_direct);
+  stats.page_cache_bytes = std::max<int64_t>(0, buffered - cached_before_);
+  stats.bytes_read = static_cast<int64_t>(load.bytes_read_direct) + stats.page_cache_bytes;
+  stats.reads = static_cast<int64_t>(load.reads);
+  return stats;
+}
+
+void Engine::stream_stats(Stats* stats) const {
+  const io::ReadCounts reads = streaming_->queue().counts();
+  stats->reader = streaming_->reader_name();
+  stats->cache_hit_rate = hit_rate();
+  stats->bytes_read = static_cast<int64_t>(reads.bytes - reads_before_.bytes);
+  stats->reads = static_cast<int64_t>(reads.reads - reads_before_.reads);
+  const int64_t tokens = stats->generated_tokens > 0 ? stats->generated_tokens : stats->prompt_tokens;
+  if (stats->generated_tokens > 0) {
+    stats->bytes_read_per_token = static_cast<double>(decode_io_.bytes) / static_cast<double>(tokens);
+    stats->reads_per_token = static_cast<double>(decode_io_.reads) / static_cast<double>(tokens);
+    const double seconds = static_cast<double>(tokens) / stats->decode_tokens_per_s;
+    stats->io_stall_share = static_cast<double>(decode_io_.stall_ns) * 1e-9 / seconds;
+    stats->read_bytes_per_s = static_cast<double>(decode_io_.bytes) / seconds;
+  } else if (tokens > 0) {
+    stats->bytes_read_per_token = static_cast<double>(stats->bytes_read) / static_cast<double>(tokens);
+    const double seconds = static_cast<double>(tokens) / stats->prefill_tokens_per_s;
+    stats->read_bytes_per_s = static_cast<double>(stats->bytes_read) / seconds;
+  }
+}
+
+// Of look-ups since the last reset; negative where there were none. A store's are its records'.
+double Engine::hit_rate() const {
+  if (!streaming_) return -1;
+  if (store_) {
+    const pipeline::FetchCounts fetch = store_->counts().fetch;
+    const pipeline::FetchCounts& before = sparse_before_.fetch;
+    const uint64_t hits = fetch.hot_hits + fetch.cache_hits - before.hot_hits - before.cache_hits;
+    return share(hits, fetch.lookups - before.lookups);
+  }
+  const pipeline::StreamCounts& now = streaming_->source().counts();
+  const uint64_t hits = now.expert_hits + now.dense_hits - stream_before_.expert_hits - stream_before_.dense_hits;
+  const uint64_t misses =
+      now.expert_misses + now.dense_misses - stream_before_.expert_misses - stream_before_.dense_misses;
+  return share(hits, hits + misses);
+}
+
+void Engine::store_stats(Stats* stats) const {
+  const pipeline::SparseCounts counts = store_->counts();
+  const pipeline::SparseCounts& before = sparse_before_;
+  stats->active_neuron_share = share(counts.fetch.lookups - before.fetch.lookups, counts.neurons - before.neurons);
+  stats->ablation = store_->ablation().name;
+  stats->cache_slots = store_->cache_slots();
+}
+
+Activity Engine::activity() const {
+  return {.seconds = seconds_since(start_),
+          .prompt_tokens = prompt_done_,
+          .generated_tokens = timings_.generated(),
+          .bytes_read = static_cast<int64_t>(io_now().bytes - reads_before_.bytes),
+          .cache_hit_rate = hit_rate(),
+          .memory_bytes = static_cast<int64_t>(sys::process_memory().anonymous),
+          .budget_bytes = memory_.budget};
+}
+
+// What passes call between leases; empty where nobody watches.
+std::function<void()> Engine::ticker(ActivityCallback activity) {
+  if (!activity || !streaming_) return nullptr;
+  return [this, activity = std::move(activity), last = now()]() mutable {
+    if (seconds_since(last) < kTickSeconds) return;
+    last = now();
+    activity(this->activity());
+  };
+}
+
+Engine::IoMark Engine::io_now() const {
+  if (!streaming_) return {};
+  const io::ReadCounts counts = streaming_->queue().counts();
+  return {.bytes = counts.bytes, .reads = counts.reads, .stall_ns = streaming_->queue().stall_ns()};
+}
+
+void Engine::add_prefill(int64_t tokens, double seconds) {
+  timings_.add_prefill(tokens, seconds);
+  timings_.sample_memory();
+  io_mark_ = io_now();
+}
+
+void Engine::add_step(int64_t tokens, double seconds) {
+  timings_.add_step(tokens, seconds);
+  const IoMark now = io_now();
+  decode_io_.bytes += now.bytes - io_mark_.bytes;
+  decode_io_.reads += now.reads - io_mark_.reads;
+  decode_io_.stall_ns += now.stall_ns - io_mark_.stall_ns;
+  io_mark_ = now;
+}
+
+void Engine::reset_stats() {
+  timings_.reset();
+  decode_io_ = {};
+  prompt_done_ = 0;
+  io_mark_ = io_now();
+  if (store_) sparse_before_ = store_->counts();
+  if (!streaming_) return;
+  reads_before_ = streaming_->queue().counts();
+  stream_before_ = streaming_->source().counts();
+}
+
+}  // namespace stoke::engine

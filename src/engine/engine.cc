@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 
 #include "engine/describe.h"
+#include "engine/recording_ffn.h"
 #include "engine/tokenizer_impl.h"
 #include "kernels/quantize.h"
 #include "sys/cpu.h"
 #include "sys/memory.h"
+#include "sys/profile.h"
 #include "sys/residency.h"
 
 namespace stoke::engine {
@@ -78,6 +81,20 @@ int64_t cached_now(const formats::ModelFile& model) {
   return bytes;
 }
 
+// As `stoke profile` measured the disk that holds the model; the planner's own figures where it did not.
+plan::Disk measured_disk(const formats::ModelFile& model) {
+  constexpr int kDepth = 32;
+  const std::string folder = std::filesystem::absolute(model.files.front()).parent_path();
+  const Result<sys::MachineProfile> profile = sys::load_profile(sys::profile_key(folder));
+  std::vector<plan::DiskSample> samples;
+  if (profile.ok() && profile->disk) {
+    for (const sys::DiskRate& rate : profile->disk->random) {
+      if (rate.depth == kDepth) samples.push_back({rate.request_bytes, rate.bytes_per_s});
+    }
+  }
+  return plan::fit_disk(samples);
+}
+
 }  // namespace
 
 int default_threads() { return sys::default_threads(sys::topology()); }
@@ -106,7 +123,8 @@ Result<Prepared> prepare(const std::string& path, const ModelOptions& options) {
 Engine::Engine(Prepared prepared, std::unique_ptr<sys::ThreadPool> threads)
     : prepared_(std::move(prepared)), threads_(std::move(threads)) {}
 
-Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const ModelOptions& options) {
+Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const ModelOptions& options,
+                                             std::span<formats::LayerFiring> recorded) {
   const TimePoint start = now();
   STOKE_ASSIGN(const kernels::Kernels* kernels, choose_kernels(options.isa));
   STOKE_ASSIGN(Prepared prepared, prepare(path, options));
@@ -114,6 +132,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const Mode
   std::unique_ptr<Engine> engine(new Engine(std::move(prepared), std::move(threads)));
   engine->start_ = start;
   engine->kernels_ = kernels;
+  engine->recorded_ = recorded;
   STOKE_TRY(engine->take_memory(options));
   engine->open_s_ = seconds_since(start);
   engine->timings_.sample_memory();
@@ -140,8 +159,6 @@ Status Engine::take_memory(const ModelOptions& options) {
   cancellable_ = std::make_unique<CancellableSource>(source, resident_.get(), options.progress);
   STOKE_ASSIGN(pool_, kv::KvPool::create(pool_options(config(), sizes_)));
   score_rows_.resize(static_cast<size_t>(kScoreRows * config().vocab));
-  std::function<std::unique_ptr<model::Ffn>(model::Multiplier&)> make_ffn;
-  if (store_) make_ffn = [this](model::Multiplier& m) { return store_->make_ffn(m, sizes_.batch); };
   transformer_ = std::make_unique<model::Transformer>(
       model::Transformer::Parts{.config = config(),
                                 .weights = prepared_.loaded.weights,
@@ -149,17 +166,33 @@ Status Engine::take_memory(const ModelOptions& options) {
                                 .pool = *pool_,
                                 .kernels = *kernels_,
                                 .threads = *threads_,
-                                .make_ffn = std::move(make_ffn)},
+                                .make_ffn = [this](model::Multiplier& m) { return make_ffn(m); }},
       model::TransformerOptions{.max_batch = sizes_.batch, .max_context = sizes_.context});
   return ok_status();
 }
 
 ModelSize Engine::model_size(pipeline::IoQueue* queue) {
   ModelSize size = prepared_.size(*threads_);
-  if (store_) {
-    size.ffn_bytes = [this, queue](int64_t batch) { return store_->ffn_bytes(*kernels_, *threads_, batch, queue); };
-  }
+  if (!store_ && recorded_.empty()) return size;
+  size.ffn_bytes = [this, queue](int64_t batch) {
+    const int64_t recording = recorded_.empty() ? 0 : static_cast<int64_t>(RecordingFfn::bytes(config(), batch));
+    if (!store_) return recording + static_cast<int64_t>(model::FullFfn::bytes(config(), batch));
+    return recording + store_->ffn_bytes(*kernels_, *threads_, batch, queue);
+  };
   return size;
+}
+
+std::unique_ptr<model::Ffn> Engine::make_ffn(model::Multiplier& multiplier) {
+  const model::Weights& weights = prepared_.loaded.weights;
+  std::unique_ptr<model::Ffn> ffn;
+  if (store_) {
+    ffn = store_->make_ffn(multiplier, sizes_.batch);
+  } else {
+    ffn = std::make_unique<model::FullFfn>(config(), weights, multiplier, sizes_.batch);
+  }
+  if (recorded_.empty()) return ffn;
+  return std::make_unique<RecordingFfn>(RecordingFfn::Parts{config(), weights, multiplier, recorded_}, std::move(ffn),
+                                        sizes_.batch);
 }
 
 Status Engine::open_resident(const ModelOptions& options) {
@@ -189,7 +222,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
                              {.held = held + kSlackBytes, .least_weights = range.least + least_records}, budget));
   memory_ = memory_need_streaming(size, sizes_, held + kSlackBytes);
   request.fixed = memory_.total - memory_.kv;
-  if (store_) STOKE_TRY(open_records(range.most, least_records, &request));
+  if (store_) STOKE_TRY(open_records(range, &request));
   STOKE_TRY(streaming_->open_source(request));
   memory_.weights = budget.bytes - memory_.total;
   memory_.total = budget.bytes;
@@ -197,20 +230,20 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   streaming_->source().watch(options.cancel);
   streaming_->poll_from(*threads_);
   streaming_->source().start();
-  return ok_status();
+  return store_ ? store_->fill(options.cancel) : ok_status();
 }
 
-// A store's matrices (attention, gates, head) come first: every token uses all of them. Records get the rest, and give
-// way to the KV cache as it grows.
-Status Engine::open_records(int64_t matrices, int64_t least, Streaming::Request* request) {
-  const int64_t room = request->budget - request->fixed;
-  // The hottest quarter of the records is worth more than as many bytes of matrices: a third of the tokens use each,
-  // and a miss is a small read at a sixth of the rate of large ones (docs/reads.md).
-  const int64_t hottest = std::min(store_->record_bytes() / 4, (room - memory_.kv) / 2);
-  const int64_t for_matrices = std::min(matrices, room - memory_.kv - std::max(least, hottest));
-  records_room_ = room - for_matrices;
-  request->budget = request->fixed + for_matrices;
-  return store_->cache_in(records_room_, streaming_->files(), streaming_->queue());
+// Splits what the budget leaves between a store's matrices and its records.
+Status Engine::open_records(const Streaming::Range& matrices, Streaming::Request* request) {
+  plan::Request wanted{.room = request->budget - request->fixed,
+                       .kv = memory_.kv,
+                       .matrices = matrices.most,
+                       .matrices_least = matrices.least,
+                       .disk = measured_disk(prepared_.file)};
+  store_->describe(&wanted);
+  const plan::Plan plan = plan::make_plan(wanted);
+  request->budget = request->fixed + plan.fixed_bytes;
+  return store_->cache_in(plan, streaming_->files(), streaming_->queue());
 }
 
 Status Engine::append(std::span<const int32_t> tokens, std::span<model::SequenceRun> runs,
@@ -247,7 +280,7 @@ void Engine::make_room_for_kv() {
   const int64_t step = std::max<int64_t>(1, all / 16);
   kv_room_ = std::min(all, (used + step - 1) / step * step) * page;
   if (store_) {
-    store_->shrink(records_room_ - kv_room_);
+    store_->make_room(kv_room_);
   } else {
     streaming_->make_room(kv_room_);
   }

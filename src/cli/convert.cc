@@ -22,6 +22,7 @@ struct ConvertFlags {
   std::string down;
   std::string quant;
   std::string ffn_act;
+  std::string stats;
   std::string ppl;  // a file of text
   int threads = 2;
   bool json = false;
@@ -122,6 +123,7 @@ Result<convert::ConvertSummary> convert_showing(const ConvertFlags& flags, const
                                   .down = flags.down,
                                   .quant = flags.quant,
                                   .ffn_act = flags.ffn_act,
+                                  .stats = flags.stats,
                                   .threads = flags.threads};
   ProgressLine line(!flags.quiet && is_terminal(2));
   options.progress = [&](const convert::ConvertProgress& at) {
@@ -175,6 +177,9 @@ void add_convert(CLI::App& app, Context& context) {
   verb->add_option("--quant", flags.quant, "type that float matrices become")->type_name("TYPE");
   verb->add_option("--ffn-act", flags.ffn_act, "activation, where the file's word is wrong: relu or drelu")
       ->type_name("NAME");
+  verb->add_option("--stats", flags.stats,
+                   "what fires (stoke profile MODEL -f TEXT): neurons that do so most come first")
+      ->type_name("FILE");
   verb->add_option("--ppl", flags.ppl, "measure perplexity of source and store over this text")->type_name("FILE");
   verb->add_option("-t,--threads", flags.threads, "threads that encode")
       ->check(CLI::PositiveNumber)

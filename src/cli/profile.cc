@@ -1,4 +1,4 @@
-// stoke profile: measures this machine and keeps the result.
+// stoke profile: measures this machine and keeps the result; stoke profile MODEL: records what fires in a model.
 #include "sys/profile.h"
 
 #include <fmt/format.h>
@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "cli/output.h"
+#include "cli/profile_model.h"
 #include "cli/verbs.h"
 
 namespace stoke::cli {
@@ -22,6 +23,7 @@ struct ProfileFlags {
   bool refresh = false;
   bool json = false;
   bool quiet = false;
+  ProfileModelFlags model;
 };
 
 void print_disk(const sys::DiskProfile& disk) {
@@ -75,7 +77,24 @@ Result<sys::MachineProfile> kept_or_measured(const ProfileFlags& flags) {
   return measured;
 }
 
-int run(const ProfileFlags& flags) {
+int run_model(const CLI::App& verb, ProfileFlags& flags) {
+  for (const char* flag : {"--dir", "--size", "--no-disk", "--refresh"}) {
+    if (verb.count(flag) > 0) return fail_usage(fmt::format("{} is for measuring the machine: without a MODEL", flag));
+  }
+  if (flags.model.file.empty() || flags.model.output.empty()) {
+    return fail_usage("a MODEL is recorded over a text: -f TEXT -o STATS");
+  }
+  flags.model.model.threads = flags.threads;
+  flags.model.json = flags.json;
+  flags.model.quiet = flags.quiet;
+  return profile_model(flags.model);
+}
+
+int run(const CLI::App& verb, ProfileFlags& flags) {
+  if (!flags.model.model.model.empty()) return run_model(verb, flags);
+  for (const char* flag : {"--file", "--output", "--tokens", "--ctx", "--batch", "--memory", "--ffn-act"}) {
+    if (verb.count(flag) > 0) return fail_usage(fmt::format("{} wants a MODEL to record", flag));
+  }
   const Result<sys::MachineProfile> profile = kept_or_measured(flags);
   if (!profile.ok()) return fail(profile.status());
   if (flags.json) {
@@ -91,7 +110,7 @@ int run(const ProfileFlags& flags) {
 void add_profile(CLI::App& app, Context& context) {
   auto& flags = context.make<ProfileFlags>();
   auto* verb =
-      app.add_subcommand("profile", "measures this machine: memory, arithmetic, barrier, disk; keeps the result");
+      app.add_subcommand("profile", "measures this machine and keeps the result; MODEL: records what fires in it");
   verb->add_option("--dir", flags.folder, "measure the disk that holds this folder, with a temporary file in it")
       ->check(CLI::ExistingDirectory)
       ->capture_default_str();
@@ -101,7 +120,20 @@ void add_profile(CLI::App& app, Context& context) {
   verb->add_flag("--refresh", flags.refresh, "measure again, though there is a result");
   verb->add_flag("--json", flags.json, "one JSON object");
   verb->add_flag("-q,--quiet", flags.quiet, "no progress");
-  verb->callback([&] { context.run([&flags] { return run(flags); }); });
+  ProfileModelFlags& model = flags.model;
+  const auto record = [&](const char* name, auto& value, const char* text) {
+    return verb->add_option(name, value, text)->group("Recording a model");
+  };
+  record("MODEL", model.model.model, "of the ReLU family: count which neurons fire, for stoke convert --stats");
+  record("-f,--file", model.file, "text that it is run over")->type_name("TEXT");
+  record("-o,--output", model.output, "where the counts go, as JSON")->type_name("STATS");
+  record("--tokens", model.tokens, "stop after this many of the text")->check(CLI::PositiveNumber);
+  record("-c,--ctx", model.model.context, "the text is cut into windows of so many tokens (512)")
+      ->check(CLI::PositiveNumber);
+  record("-b,--batch", model.model.batch, "tokens a pass")->check(CLI::PositiveNumber);
+  record("--memory", model.model.memory, "bound on all that the process holds")->transform(as_size());
+  record("--ffn-act", model.model.ffn_act, "activation, where the file's word is wrong: relu or drelu");
+  verb->callback([verb, &flags, &context] { context.run([verb, &flags] { return run(*verb, flags); }); });
 }
 
 }  // namespace stoke::cli

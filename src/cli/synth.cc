@@ -34,6 +34,7 @@ struct SynthFlags {
   std::string skew = "published";
   std::string stats_out;
   formats::SynthActivity activity;
+  bool no_rates = false;
   bool tied = false;
   bool json = false;
   bool quiet = false;
@@ -72,7 +73,7 @@ Result<formats::SynthShape> shape_of(const SynthFlags& flags) {
 // Flags that would change nothing are refused: a model measured for a skew it does not have would mislead.
 Status check_activity(const CLI::App& verb, const formats::SynthShape& shape) {
   const bool fires = shape.activation == "relu" || shape.activation == "drelu";
-  for (const char* flag : {"--density", "--skew", "--firing-locality", "--hot-first", "--stats-out"}) {
+  for (const char* flag : {"--density", "--skew", "--firing-locality", "--hot-first", "--stats-out", "--no-rates"}) {
     if (verb.count(flag) > 0 && !fires) {
       return Status(Code::kInvalid, fmt::format("{} wants a shape with --ffn-act relu or drelu", flag));
     }
@@ -121,6 +122,7 @@ int run_synth(const CLI::App& verb, const SynthFlags& flags) {
                                 .seed = flags.seed,
                                 .activity = flags.activity,
                                 .output = flags.output,
+                                .knows_firing = !flags.no_rates,
                                 .stats_output = flags.stats_out};
   options.activity.skew = *skew;
   options.progress = [&](uint64_t done, uint64_t total) {
@@ -170,10 +172,12 @@ void add_activity_flags(CLI::App& verb, SynthFlags& flags) {
       "share of firing neurons that fired at the token before, too (default: 0.45 for measured, else what skew gives)");
   verb.add_flag("--hot-first", flags.activity.hot_first, "neurons lie in the order of their probability, not by chance")
       ->group("What fires (docs/synth.md)");
+  verb.add_flag("--no-rates", flags.no_rates, "a store does not say how often its neurons fire")
+      ->group("What fires (docs/synth.md)");
   number("--router-skew", flags.activity.router_skew, "Zipf exponent of the experts' popularity (default: 0)");
   number("--router-locality", flags.activity.router_locality,
          "share of a token's experts that the token before used, too (default: what skew gives)");
-  verb.add_option("--stats-out", flags.stats_out, "write each neuron's firing probability, for stoke convert")
+  verb.add_option("--stats-out", flags.stats_out, "write how often each neuron fires, for stoke convert --stats")
       ->type_name("FILE")
       ->group("What fires (docs/synth.md)");
 }

@@ -53,9 +53,11 @@ class Converter {
   std::vector<Piece> list_pieces() const;
   Status write_piece(const Piece& piece);
   Status write_rows(const Piece& piece);
+  Status gather_gates(const LayerFfn& ffn, RowRange rows, size_t row_bytes);
   Status write_scales(const Piece& piece, int which);
   Status write_factors(const Piece& piece);
   Status write_records(const Piece& piece);
+  Status write_ordered(const Piece& piece, const LayerFfn& ffn, const DownView& down, uint64_t base);
   Status pack_records(const LayerFfn& ffn, int64_t expert, const DownView& down, RowRange neurons);
   Status load_down(const LayerFfn& ffn, int64_t expert, DownView* out);
   Status put(const Piece& piece, uint64_t offset, std::span<const std::byte> bytes);
@@ -72,6 +74,7 @@ class Converter {
   sys::Memory down_;                        // of one expert
   std::vector<float> factors_;              // of its rows
   sys::Memory rows_;                        // gate's and up's of a tile
+  sys::Memory whole_;                       // an expert's gates or records, where neurons are ordered
   sys::Memory out_;                         // what is about to be written
   ConvertProgress progress_;
 };
@@ -119,13 +122,32 @@ Status Converter::write_rows(const Piece& piece) {
   STOKE_TRY(reserve(&out_, std::min(chunk, to.bytes)));
   for (uint64_t at = 0; at < to.bytes; at += chunk) {
     const uint64_t bytes = std::min(chunk, to.bytes - at);
+    const RowRange rows = {static_cast<int64_t>(at / row_bytes), static_cast<int64_t>((at + bytes) / row_bytes)};
     if (step.kind == Step::Kind::kCopy) {
       STOKE_TRY(files_[step.extent.file].buffered.pread_full(out_.data(), bytes, step.extent.offset + at));
+    } else if (step.kind == Step::Kind::kGates && !plan_.layers[step.layer].order.empty()) {
+      STOKE_TRY(gather_gates(plan_.layers[step.layer], rows, row_bytes));
     } else {
-      const RowRange rows = {static_cast<int64_t>(at / row_bytes), static_cast<int64_t>((at + bytes) / row_bytes)};
       STOKE_TRY(reader_.read(step.rows, rows, out_.data()));
     }
     STOKE_TRY(put(piece, at, {out_.data(), bytes}));
+  }
+  return ok_status();
+}
+
+// Gate rows of the places [rows.begin, rows.end), of all experts together, into out_. An expert's are read whole: its
+// neurons come from all over.
+Status Converter::gather_gates(const LayerFfn& ffn, RowRange rows, size_t row_bytes) {
+  const int64_t neurons = ffn.gate.rows;
+  STOKE_TRY(reserve(&whole_, static_cast<size_t>(neurons) * row_bytes));
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const int64_t expert = row / neurons;
+    if (row == rows.begin || row % neurons == 0) {
+      STOKE_TRY(reader_.read(ffn.gate, {expert * neurons, (expert + 1) * neurons}, whole_.data()));
+    }
+    const auto from = static_cast<size_t>(ffn.source_of(expert, row % neurons));
+    std::copy_n(whole_.data() + from * row_bytes, row_bytes,
+                out_.data() + static_cast<size_t>(row - rows.begin) * row_bytes);
   }
   return ok_status();
 }
@@ -147,10 +169,16 @@ Status Converter::write_scales(const Piece& piece, int which) {
   const LayerFfn& ffn = plan_.layers[plan_.steps[piece.step].layer];
   std::vector<uint16_t> scales(tensor(piece.step).bytes / sizeof(uint16_t));
   const size_t each = scales.size() / static_cast<size_t>(ffn.experts);
+  std::vector<uint16_t> source(each);
   for (int64_t e = 0; e < ffn.experts; ++e) {
     DownView down;
     STOKE_TRY(load_down(ffn, e, &down));
-    extract_scales(down, which, scales.data() + static_cast<size_t>(e) * each);
+    extract_scales(down, which, source.data());
+    uint16_t* const to = scales.data() + static_cast<size_t>(e) * each;
+    for (int64_t block = 0; block < ffn.up.rows / kCodeBlock; ++block) {
+      const int64_t from = ffn.source_of(e, block * kCodeBlock) / kCodeBlock;
+      std::copy_n(source.data() + from * down.dim, down.dim, to + block * down.dim);
+    }
   }
   return put(piece, 0, std::as_bytes(std::span(scales)));
 }
@@ -199,6 +227,7 @@ Status Converter::write_records(const Piece& piece) {
   DownView down;
   STOKE_TRY(load_down(ffn, piece.expert, &down));
   const uint64_t base = static_cast<uint64_t>(piece.expert) * piece.bytes;
+  if (!ffn.order.empty()) return write_ordered(piece, ffn, down, base);
   for (int64_t first = 0; first < ffn.up.rows; first += kNeuronsAtOnce) {
     const RowRange neurons = {first, std::min(first + kNeuronsAtOnce, ffn.up.rows)};
     STOKE_TRY(pack_records(ffn, piece.expert, down, neurons));
@@ -208,11 +237,37 @@ Status Converter::write_records(const Piece& piece) {
   return ok_status();
 }
 
+// Packed in the source's order, which reads well, and put in their places in memory.
+Status Converter::write_ordered(const Piece& piece, const LayerFfn& ffn, const DownView& down, uint64_t base) {
+  const size_t bytes = ffn.record.record_bytes;
+  std::vector<size_t> place(static_cast<size_t>(ffn.up.rows));
+  for (size_t i = 0; i < place.size(); ++i) {
+    place[static_cast<size_t>(ffn.source_of(piece.expert, static_cast<int64_t>(i)))] = i;
+  }
+  STOKE_TRY(reserve(&whole_, place.size() * bytes));
+  for (int64_t first = 0; first < ffn.up.rows; first += kNeuronsAtOnce) {
+    const RowRange neurons = {first, std::min(first + kNeuronsAtOnce, ffn.up.rows)};
+    STOKE_TRY(pack_records(ffn, piece.expert, down, neurons));
+    for (int64_t i = 0; i < neurons.size(); ++i) {
+      std::copy_n(out_.data() + static_cast<size_t>(i) * bytes, bytes,
+                  whole_.data() + place[static_cast<size_t>(first + i)] * bytes);
+    }
+  }
+  for (size_t first = 0; first < place.size(); first += kNeuronsAtOnce) {
+    const size_t count = std::min<size_t>(kNeuronsAtOnce, place.size() - first);
+    STOKE_TRY(put(piece, base + first * bytes, {whole_.data() + first * bytes, count * bytes}));
+  }
+  return ok_status();
+}
+
 Status Converter::write_piece(const Piece& piece) {
   switch (plan_.steps[piece.step].kind) {
     case Step::Kind::kCopy:
     case Step::Kind::kRows:
+    case Step::Kind::kGates:
       return write_rows(piece);
+    case Step::Kind::kFiring:
+      return put(piece, 0, std::as_bytes(std::span(plan_.firing)));
     case Step::Kind::kScales:
       return write_scales(piece, 0);
     case Step::Kind::kMins:
@@ -249,6 +304,10 @@ Status Converter::write_all() {
 // Tells this work from any other that might have left a journal under the same name.
 Result<uint64_t> identity_of(const StorePlan& plan) {
   std::string text = plan.header.bytes();
+  for (const LayerFfn& layer : plan.layers) {
+    text += fmt::format("{:x} ", sys::checksum64(layer.order.data(), layer.order.size() * sizeof(int32_t)));
+  }
+  text += fmt::format("{:x}\n", sys::checksum64(plan.firing.data(), plan.firing.size() * sizeof(uint16_t)));
   for (const std::string& path : plan.source.files) {
     struct stat st = {};
     if (::stat(path.c_str(), &st) != 0) return Status(Code::kIo, fmt::format("{}: cannot look at it", path));
@@ -312,7 +371,7 @@ ConvertSummary summary_of(const StorePlan& plan, uint64_t resumed) {
 }  // namespace
 
 Result<ConvertSummary> convert(const ConvertOptions& options) {
-  PlanOptions how{.layout = options.layout, .down = options.down, .ffn_act = options.ffn_act};
+  PlanOptions how{.layout = options.layout, .down = options.down, .ffn_act = options.ffn_act, .stats = options.stats};
   STOKE_ASSIGN(how.quant, parse_quant(options.quant));
   STOKE_ASSIGN(const StorePlan plan, plan_store(options.model, how));
   STOKE_TRY(check_room(options.output, plan.header.file_bytes()));

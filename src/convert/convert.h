@@ -1,10 +1,10 @@
 // `stoke convert`: a ReLU-family model into a neuron store (docs/FORMAT.md), in a stream.
 //
-// Memory is about one expert's (a dense layer's) Down, and some megabytes. The store is written as OUTPUT.part beside
-// OUTPUT.journal, verified, and then renamed; stopped at any moment, the same call goes on where it was. The same
-// source and options give the same bytes. Thread role: the control thread; columns are encoded on a pool of its own.
-// Errors: kUnsupported and kInvalid where the model cannot become a store, kNoSpace where the disk is full (what was
-// written stays for the next try), kCancelled, kIo, kCorrupt.
+// Memory is about one expert's (a dense layer's) Down, and some megabytes; with statistics its records, too. The store
+// is written as OUTPUT.part beside OUTPUT.journal, verified, and then renamed; stopped at any moment, the same call
+// goes on where it was. The same source and options give the same bytes. Thread role: the control thread; columns are
+// encoded on a pool of its own. Errors: kUnsupported and kInvalid where the model cannot become a store, kNoSpace where
+// the disk is full (what was written stays for the next try), kCancelled, kIo, kCorrupt.
 #pragma once
 
 #include <cstdint>
@@ -30,6 +30,7 @@ struct ConvertOptions {
   std::string down;     // a type's name, "codes", or empty: chosen by the source's (store_plan.h)
   std::string quant;    // type that float matrices become; empty: they stay
   std::string ffn_act;  // replaces the activation that the file names
+  std::string stats;    // firing statistics (formats/firing_stats.h): hot neurons come first; empty: the source's order
   int threads = 1;
   uint64_t commit_bytes = uint64_t{64} << 20;  // between syncs: what a kill can cost
   // Called now and then; false stops with kCancelled. May be empty.

@@ -5,7 +5,10 @@
 #include <set>
 #include <utility>
 
+#include "convert/neuron_order.h"
+#include "engine/gate_mark.h"
 #include "engine/tensor_table.h"
+#include "formats/firing_stats.h"
 #include "model/family.h"
 
 namespace stoke::convert {
@@ -37,7 +40,7 @@ class Planner {
   Planner(StorePlan plan, const PlanOptions& options)
       : plan_(std::move(plan)), options_(options), table_(plan_.source, *plan_.model.family, std::nullopt) {}
 
-  Result<StorePlan> make();
+  Result<StorePlan> make(const std::optional<formats::FiringStats>& stats);
 
  private:
   std::vector<engine::MatrixSpec>& matrices() { return plan_.model.plan.matrices; }
@@ -51,6 +54,7 @@ class Planner {
   void copy_tensors(int layer, bool (*wanted)(Role));
   void copy_tensor(const formats::TensorEntry& tensor);
   void add_ffn(size_t layer);
+  Status order_neurons(const formats::FiringStats& stats);
 
   StorePlan plan_;
   const PlanOptions& options_;
@@ -187,7 +191,8 @@ void Planner::add_ffn(size_t layer) {
   };
   if (record.layout == RecordLayout::kSplit) {
     plan_.header.add_matrix(store_tensor_name(StorePart::kGate, l, ffn.moe), record.gate_type, shape(neurons));
-    plan_.steps.push_back({.kind = Step::Kind::kRows, .rows = ffn.gate, .row_count = ffn.experts * neurons});
+    plan_.steps.push_back(
+        {.kind = Step::Kind::kGates, .rows = ffn.gate, .row_count = ffn.experts * neurons, .layer = layer});
   }
   if (record.down_encoding == DownEncoding::kRequantized) {
     const std::vector<int64_t> dims = ffn.moe ? std::vector<int64_t>{ffn.experts, record.dim} : std::vector{record.dim};
@@ -232,10 +237,31 @@ Status Planner::add_layer(size_t layer) {
   return ok_status();
 }
 
-Result<StorePlan> Planner::make() {
+// Codes go by whole blocks, whose neurons share a row of scales.
+Status Planner::order_neurons(const formats::FiringStats& stats) {
+  STOKE_ASSIGN(const engine::GateMark mark, engine::mark_gates(plan_.source, plan_.model));
+  STOKE_TRY(formats::check_firing(stats, options_.stats, mark.layers, mark.fingerprint));
+  for (size_t layer = 0; layer < plan_.layers.size(); ++layer) {
+    LayerFfn& ffn = plan_.layers[layer];
+    const std::vector<uint16_t> rates = formats::firing_rates(stats, layer);
+    const auto neurons = static_cast<size_t>(ffn.up.rows);
+    const int64_t block = ffn.record.down_encoding == DownEncoding::kCodes ? kCodeBlock : 1;
+    for (size_t e = 0; e < static_cast<size_t>(ffn.experts); ++e) {
+      const auto fired = std::span(stats.layers[layer].fired).subspan(e * neurons, neurons);
+      for (const int32_t from : hot_first_order(fired, block)) {
+        ffn.order.push_back(from);
+        plan_.firing.push_back(rates[e * neurons + static_cast<size_t>(from)]);
+      }
+    }
+  }
+  return ok_status();
+}
+
+Result<StorePlan> Planner::make(const std::optional<formats::FiringStats>& stats) {
   STOKE_TRY(check_model());
   const size_t layers = plan_.model.weights.layers.size();
   for (size_t layer = 0; layer < layers; ++layer) STOKE_TRY(add_layer(layer));
+  if (stats.has_value()) STOKE_TRY(order_neurons(*stats));
   copy_keys();
   copy_tensors(-1, is_first);
   for (size_t layer = 0; layer < layers; ++layer) {
@@ -244,6 +270,7 @@ Result<StorePlan> Planner::make() {
   }
   copy_tensors(static_cast<int>(layers), is_last);
   plan_.header.finish();
+  if (stats.has_value()) plan_.steps.push_back({.kind = Step::Kind::kFiring});
   return std::move(plan_);
 }
 
@@ -259,13 +286,19 @@ Result<StorePlan> plan_store(const std::string& path, const PlanOptions& options
   }
   STOKE_ASSIGN(engine::ModelPlan model,
                engine::plan_model(source, {.ffn_act = options.ffn_act, .quant = options.quant}));
+  std::optional<formats::FiringStats> stats;
+  if (!options.stats.empty()) {
+    STOKE_ASSIGN(stats, formats::read_firing(options.stats));
+  }
   const formats::StoreSpec spec{.layout = options.layout,
                                 .down = options.down == "codes" ? DownEncoding::kCodes : DownEncoding::kRequantized,
                                 .dim = model.config.dim,
-                                .source = source.kind};
+                                .source = source.kind,
+                                .hot_first = stats.has_value(),
+                                .firing_tokens = stats.has_value() ? stats->tokens : 0};
   StorePlan plan{.source = std::move(source), .model = std::move(model), .header = formats::StoreHeader(spec)};
   Planner planner(std::move(plan), options);
-  return planner.make();
+  return planner.make(stats);
 }
 
 }  // namespace stoke::convert

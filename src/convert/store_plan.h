@@ -25,6 +25,7 @@ struct PlanOptions {
       down;  // a type's name, "codes", or empty: q4_0 where the source's is of up to 4 bits, else q8_0; floats stay
   std::optional<DType> quant;  // float matrices of the source become this type
   std::string ffn_act;         // replaces the activation that the file names
+  std::string stats;           // firing statistics of the model, by which hot neurons come first; empty: none
 };
 
 // The FFN of one layer in the source. A dense layer is one expert.
@@ -33,6 +34,12 @@ struct LayerFfn {
   int64_t experts = 1;
   bool moe = false;
   NeuronRecord record;
+  // (experts, neurons): the source's neuron, of the same expert, that each place takes; empty: the source's order.
+  std::vector<int32_t> order;
+
+  int32_t source_of(int64_t expert, int64_t place) const {
+    return order.empty() ? static_cast<int32_t>(place) : order[static_cast<size_t>(expert * up.rows + place)];
+  }
 };
 
 // One tensor of the store.
@@ -40,16 +47,18 @@ struct Step {
   enum class Kind : uint8_t {
     kCopy,     // extent's bytes, in units of the tensor's
     kRows,     // rows of a matrix of the plan, all experts' in turn
+    kGates,    // the same, of a layer's gate: in the layer's order
     kRecords,  // of a layer
     kScales,   // of a layer, kCodes
     kMins,
     kFactors,  // of a layer, kRequantized
+    kFiring,   // of all records
   };
   Kind kind = Kind::kCopy;
   formats::Extent extent;    // kCopy
-  model::ExpertSlices rows;  // kRows
+  model::ExpertSlices rows;  // kRows, kGates
   int64_t row_count = 0;
-  size_t layer = 0;  // the others
+  size_t layer = 0;  // kGates and the others
 };
 
 struct StorePlan {
@@ -58,7 +67,8 @@ struct StorePlan {
   std::vector<LayerFfn> layers;
   std::vector<Step> steps;  // one for each of header.tensors()
   formats::StoreHeader header;
-  std::string down;  // what became of Down, in words: "q8_0", "codes of q8_0"
+  std::vector<uint16_t> firing;  // of all records, as halves; empty without statistics
+  std::string down;              // what became of Down, in words: "q8_0", "codes of q8_0"
 };
 
 Result<StorePlan> plan_store(const std::string& path, const PlanOptions& options);

@@ -8,13 +8,13 @@ namespace stoke::engine {
 namespace {
 
 constexpr std::array kAblations = {
-    Ablation{.name = "dense", .whole_layers = true, .keep = false},
-    Ablation{.name = "bundles", .keep = false, .barriers = true},
-    Ablation{.name = "cache", .barriers = true},
-    Ablation{.name = "pipeline"},
+    Ablation{.name = "dense", .whole_layers = true, .keep = false, .hot = false},
+    Ablation{.name = "bundles", .keep = false, .barriers = true, .hot = false},
+    Ablation{.name = "cache", .barriers = true, .hot = false},
+    Ablation{.name = "pipeline", .hot = false},
     Ablation{.name = "hot"},
-    Ablation{.name = "flash", .barriers = true, .policy = cache::PolicyKind::kLru},
-    Ablation{.name = "lru", .policy = cache::PolicyKind::kLru},
+    Ablation{.name = "flash", .barriers = true, .hot = false, .policy = cache::PolicyKind::kLru},
+    Ablation{.name = "lru", .hot = false, .policy = cache::PolicyKind::kLru},
 };
 
 }  // namespace

@@ -5,12 +5,13 @@
 // bundles    only records that fire are read; none is kept; a layer's reads wait for all of its gates, and its up and
 //            down products for all of its reads
 // cache      and records are kept, by frequency
-// pipeline   and clusters go on by themselves, without waiting for each other
-// hot        everything on: the default
+// pipeline   and clusters go on by themselves, without waiting for each other; the cache begins empty
+// hot        and what the store says of how often neurons fire is used: the hottest are dense runs of memory, the next
+//            are brought to the cache before the first token. Everything on: the default
 // flash      LLM in a Flash (arXiv 2312.11514): bundles, and a window of the latest tokens' records. The window is
 //            kLru: it keeps the records used last, so those of as many tokens as fit, and what a fixed number of tokens
 //            would keep is among them wherever it fits at all; a slot given up earlier would only stay empty.
-// lru        everything on, but the cache's policy is the paper's
+// lru        as pipeline, but the cache's policy is the paper's
 // Thread role: any; plain data.
 #pragma once
 
@@ -22,12 +23,12 @@
 
 namespace stoke::engine {
 
-// What only `hot` and `lru` have gets a switch of its own here, off in the rows above them.
 struct Ablation {
   std::string_view name = "hot";
   bool whole_layers = false;
   bool keep = true;       // a cache of records
   bool barriers = false;  // between gates, reads and products of a layer
+  bool hot = true;        // a hot segment, and a cache that begins full
   cache::PolicyKind policy = cache::PolicyKind::kLfu;
 };
 

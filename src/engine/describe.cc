@@ -51,7 +51,7 @@ int64_t parameters(const Prepared& prepared) {
     count += table.neurons * rows * table.record.dim;
   }
   for (const auto& tensor : prepared.file.tensors) {
-    if (tensor.shape.size() == 1) count += tensor.cols();
+    if (tensor.shape.size() == 1 && !tensor.name.starts_with("stoke.")) count += tensor.cols();
   }
   return count;
 }
@@ -61,8 +61,8 @@ int64_t parameters(const Prepared& prepared) {
 std::vector<Fit::TypeShare> type_shares(const formats::ModelFile& file) {
   std::map<DType, Fit::TypeShare> by_type;
   for (const auto& tensor : file.tensors) {
-    if (tensor.raw_type == formats::kRawI32.name) continue;  // checksums
-    const bool raw = !tensor.raw_type.empty();               // records
+    if (tensor.name.starts_with("stoke.")) continue;  // checksums, firing rates
+    const bool raw = !tensor.raw_type.empty();        // records
     Fit::TypeShare& share = by_type[raw ? DType::kCount : tensor.type];
     share.type = raw ? "records" : stoke::info(tensor.type).title;
     ++share.tensors;
@@ -80,11 +80,15 @@ std::string describe_store(const Prepared& prepared) {
   int64_t neurons = 0;
   for (const RecordTable& table : prepared.loaded.tables) neurons += table.neurons;
   const bool bundle = record.layout == RecordLayout::kBundle;
-  return fmt::format("{} layout: {}; {} neurons in records of {} bytes: {}Up {} | Down {}{}",
+  std::string order;
+  prepared.file.get(formats::store_keys::kOrder, &order);
+  const char* known = "";
+  if (!order.empty()) known = order == "hot-first" ? "; those that fire most first" : "; how often each fires is known";
+  return fmt::format("{} layout: {}; {} neurons in records of {} bytes: {}Up {} | Down {}{}{}",
                      formats::layout_name(record.layout), bundle ? "gates in the records" : "gates apart", neurons,
                      record.record_bytes, bundle ? fmt::format("Gate {} | ", info(record.gate_type).title) : "",
                      info(record.up_type).title, record.down_encoding == DownEncoding::kCodes ? "codes of " : "",
-                     info(record.down_type).title);
+                     info(record.down_type).title, known);
 }
 
 ModelInfo describe(const Prepared& prepared) {

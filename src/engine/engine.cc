@@ -3,13 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 
 #include "engine/describe.h"
+#include "engine/recording_ffn.h"
 #include "engine/tokenizer_impl.h"
 #include "kernels/quantize.h"
 #include "sys/cpu.h"
 #include "sys/memory.h"
+#include "sys/profile.h"
 #include "sys/residency.h"
 
 namespace stoke::engine {
@@ -85,6 +88,20 @@ int64_t cached_now(const formats::ModelFile& model) {
   return bytes;
 }
 
+// As `stoke profile` measured the disk that holds the model; the planner's own figures where it did not.
+plan::Disk measured_disk(const formats::ModelFile& model) {
+  constexpr int kDepth = 32;
+  const std::string folder = std::filesystem::absolute(model.files.front()).parent_path();
+  const Result<sys::MachineProfile> profile = sys::load_profile(sys::profile_key(folder));
+  std::vector<plan::DiskSample> samples;
+  if (profile.ok() && profile->disk) {
+    for (const sys::DiskRate& rate : profile->disk->random) {
+      if (rate.depth == kDepth) samples.push_back({rate.request_bytes, rate.bytes_per_s});
+    }
+  }
+  return plan::fit_disk(samples);
+}
+
 }  // namespace
 
 int default_threads() { return sys::default_threads(sys::topology()); }
@@ -115,7 +132,8 @@ Engine::Engine(Prepared prepared, std::unique_ptr<sys::Trace> trace, std::unique
   threads_->set_trace(trace_.get());
 }
 
-Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const ModelOptions& options) {
+Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const ModelOptions& options,
+                                             std::span<formats::LayerFiring> recorded) {
   const TimePoint start = now();
   STOKE_ASSIGN(const kernels::Kernels* kernels, choose_kernels(options.isa));
   const int workers = options.threads > 0 ? options.threads : default_threads();
@@ -128,6 +146,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const Mode
   engine->start_ = start;
   engine->kernels_ = kernels;
   const sys::TraceSpan span(engine->trace(), 0, sys::TraceKind::kOpen);
+  engine->recorded_ = recorded;
   STOKE_TRY(engine->take_memory(options));
   engine->open_s_ = seconds_since(start);
   engine->timings_.sample_memory();
@@ -165,8 +184,6 @@ Status Engine::take_memory(const ModelOptions& options) {
       std::make_unique<CancellableSource>(source, resident_.get(), options.progress, ticker(options.activity));
   STOKE_ASSIGN(pool_, kv::KvPool::create(pool_options(config(), sizes_)));
   score_rows_.resize(static_cast<size_t>(kScoreRows * config().vocab));
-  std::function<std::unique_ptr<model::Ffn>(model::Multiplier&)> make_ffn;
-  if (store_) make_ffn = [this](model::Multiplier& m) { return store_->make_ffn(m, sizes_.batch); };
   transformer_ = std::make_unique<model::Transformer>(
       model::Transformer::Parts{.config = config(),
                                 .weights = prepared_.loaded.weights,
@@ -174,17 +191,33 @@ Status Engine::take_memory(const ModelOptions& options) {
                                 .pool = *pool_,
                                 .kernels = *kernels_,
                                 .threads = *threads_,
-                                .make_ffn = std::move(make_ffn)},
+                                .make_ffn = [this](model::Multiplier& m) { return make_ffn(m); }},
       model::TransformerOptions{.max_batch = sizes_.batch, .max_context = sizes_.context});
   return ok_status();
 }
 
 ModelSize Engine::model_size(pipeline::IoQueue* queue) {
   ModelSize size = prepared_.size(*threads_);
-  if (store_) {
-    size.ffn_bytes = [this, queue](int64_t batch) { return store_->ffn_bytes(*kernels_, *threads_, batch, queue); };
-  }
+  if (!store_ && recorded_.empty()) return size;
+  size.ffn_bytes = [this, queue](int64_t batch) {
+    const int64_t recording = recorded_.empty() ? 0 : static_cast<int64_t>(RecordingFfn::bytes(config(), batch));
+    if (!store_) return recording + static_cast<int64_t>(model::FullFfn::bytes(config(), batch));
+    return recording + store_->ffn_bytes(*kernels_, *threads_, batch, queue);
+  };
   return size;
+}
+
+std::unique_ptr<model::Ffn> Engine::make_ffn(model::Multiplier& multiplier) {
+  const model::Weights& weights = prepared_.loaded.weights;
+  std::unique_ptr<model::Ffn> ffn;
+  if (store_) {
+    ffn = store_->make_ffn(multiplier, sizes_.batch);
+  } else {
+    ffn = std::make_unique<model::FullFfn>(config(), weights, multiplier, sizes_.batch);
+  }
+  if (recorded_.empty()) return ffn;
+  return std::make_unique<RecordingFfn>(RecordingFfn::Parts{config(), weights, multiplier, recorded_}, std::move(ffn),
+                                        sizes_.batch);
 }
 
 Status Engine::open_resident(const ModelOptions& options) {
@@ -215,7 +248,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
                              {.held = held + kSlackBytes, .least_weights = range.least + least_records}, budget));
   memory_ = memory_need_streaming(size, sizes_, held + kSlackBytes);
   request.fixed = memory_.total - memory_.kv;
-  if (store_) STOKE_TRY(open_records(range.most, &request));
+  if (store_) STOKE_TRY(open_records(range, &request));
   STOKE_TRY(streaming_->open_source(request));
   memory_.weights = budget.bytes - memory_.total;
   const Tightness tightness{.budget = budget.bytes,
@@ -230,26 +263,31 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   streaming_->poll_from(*threads_);
   streaming_->source().start();
   populate();
-  return ok_status();
+  return store_ ? store_->fill(options.cancel) : ok_status();
 }
 
 // Before anything is read into the arena: the trial's memory is given back before the arena takes as much.
 void Engine::foresee(const Streaming::Request& request, const Tightness& tightness) {
   const pipeline::UnitTable& units = streaming_->source().table();
   TokenWork work = Streaming::work(request, units);
-  if (store_) store_->add_work(records_room_, &work);
+  if (store_) store_->add_work(&work);
   const auto kept = kept_rates(prepared_.file.path, threads(), work.record_bytes);
   memory_.forecast = forecast(
       work, kept ? *kept : trial_rates(streaming_->queue(), units, prepared_.loaded.tables, streaming_->files()));
   memory_.advice = tight_advice(tightness, work);
 }
 
-Status Engine::open_records(int64_t matrices, Streaming::Request* request) {
-  const int64_t room = request->budget - request->fixed;
-  const int64_t for_matrices = store_->room_for_matrices(room, memory_.kv, matrices);
-  records_room_ = room - for_matrices;
-  request->budget = request->fixed + for_matrices;
-  return store_->cache_in(records_room_, streaming_->files(), streaming_->queue());
+// Splits what the budget leaves between a store's matrices and its records.
+Status Engine::open_records(const Streaming::Range& matrices, Streaming::Request* request) {
+  plan::Request wanted{.room = request->budget - request->fixed,
+                       .kv = memory_.kv,
+                       .matrices = matrices.most,
+                       .matrices_least = matrices.least,
+                       .disk = measured_disk(prepared_.file)};
+  store_->describe(&wanted);
+  const plan::Plan plan = plan::make_plan(wanted);
+  request->budget = request->fixed + plan.fixed_bytes;
+  return store_->cache_in(plan, streaming_->files(), streaming_->queue());
 }
 
 Status Engine::append(std::span<const int32_t> tokens, std::span<model::SequenceRun> runs,
@@ -287,7 +325,7 @@ void Engine::make_room_for_kv() {
   kv_room_ = std::min(all, (used + step - 1) / step * step) * page;
   populator_.stop();  // or it would bring back what is given away
   if (store_) {
-    store_->shrink(records_room_ - kv_room_);
+    store_->make_room(kv_room_);
   } else {
     streaming_->make_room(kv_room_);
   }

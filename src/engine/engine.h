@@ -19,6 +19,7 @@
 #include "engine/sparse_store.h"
 #include "engine/streaming.h"
 #include "engine/timings.h"
+#include "formats/firing_stats.h"
 #include "kernels/kernels.h"
 #include "kv/kv_pool.h"
 #include "model/transformer.h"
@@ -56,7 +57,9 @@ Result<Prepared> prepare(const std::string& path, const ModelOptions& options);
 
 class Engine {
  public:
-  static Result<std::unique_ptr<Engine>> open(const std::string& path, const ModelOptions& options);
+  // recorded: one a layer, where what fires is to be counted (recording_ffn.h); outlives the engine.
+  static Result<std::unique_ptr<Engine>> open(const std::string& path, const ModelOptions& options,
+                                              std::span<formats::LayerFiring> recorded = {});
 
   const ModelInfo& info() const { return prepared_.info; }
   const MemoryReport& memory() const { return memory_; }
@@ -92,9 +95,10 @@ class Engine {
   Status take_memory(const ModelOptions& options);
   Status open_resident(const ModelOptions& options);
   Status open_streaming(const ModelOptions& options, const Budget& budget);
-  Status open_records(int64_t matrices, Streaming::Request* request);
+  Status open_records(const Streaming::Range& matrices, Streaming::Request* request);
   void foresee(const Streaming::Request& request, const Tightness& tightness);
   ModelSize model_size(pipeline::IoQueue* queue);
+  std::unique_ptr<model::Ffn> make_ffn(model::Multiplier& multiplier);
   void make_room_for_kv();
   void populate();
   std::function<void()> ticker(ActivityCallback activity);
@@ -133,8 +137,8 @@ class Engine {
   std::unique_ptr<Streaming> streaming_;
   std::unique_ptr<SparseStore> store_;  // of a neuron store: its records
   sys::Populator populator_;            // of the memory of both, so gone before them
-  int64_t records_room_ = 0;            // bytes for records and KV, where they are streamed
-  int64_t kv_room_ = 0;                 // bytes of the KV pool that streaming has made room for
+  std::span<formats::LayerFiring> recorded_;
+  int64_t kv_room_ = 0;  // bytes of the KV pool that streaming has made room for
   std::unique_ptr<CancellableSource> cancellable_;
   std::unique_ptr<model::Transformer> transformer_;
 };

@@ -291,7 +291,8 @@ Status read_records(const formats::ModelFile& file, int layers, TensorTable* tab
     return Status(Code::kCorrupt, fmt::format("{}: has records of {} layers, but the configuration gives {}", file.path,
                                               store.tables.size(), layers));
   }
-  for (const std::string_view name : {formats::kRecordChecksums, formats::kMatrixChecksums, formats::kSeal}) {
+  for (const std::string_view name :
+       {formats::kRecordChecksums, formats::kMatrixChecksums, formats::kSeal, formats::kFiring}) {
     table->note_used(name);
   }
   for (const RecordTable& records : store.tables) table->note_used(records.name);

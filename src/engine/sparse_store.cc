@@ -3,10 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstring>
 
 #include "base/check.h"
 #include "formats/neuron_store.h"
 #include "sys/checksum.h"
+#include "tensor/half.h"
 
 namespace stoke::engine {
 namespace {
@@ -68,6 +71,10 @@ Status SparseStore::load_checksums() {
   STOKE_ASSIGN(auto bytes, formats::DiskFiles().open(file_.files.front()));
   STOKE_ASSIGN(formats::StoreChecksums loaded, formats::load_store_checksums(*bytes, store));
   checksums_ = std::move(loaded.records);
+  if (ablation_.hot) {
+    STOKE_ASSIGN(rates_, formats::load_store_firing(*bytes, store));
+    hot_first_ = store.hot_first;
+  }
   for (pipeline::NeuronTable& table : tables_) {
     table.checksums =
         std::span(checksums_)
@@ -116,27 +123,28 @@ cache::CacheOptions SparseStore::cache_options() const {
   return {.units = units_, .slots = 1, .slot_bytes = slot_bytes_, .policy = ablation_.policy};
 }
 
+int64_t SparseStore::cache_tables() const {
+  return static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(cache_options()));
+}
+
 int64_t SparseStore::least_bytes() const {
   if (!ablation_.keep) return 0;
-  return static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(cache_options())) +
-         std::min(units_, kLeastSlots) * slot_cost();
+  return cache_tables() + std::min(units_, kLeastSlots) * slot_cost();
 }
 
-// A store's matrices (attention, gates, head) come first: every token uses all of them. Records get the rest, and give
-// way to the KV cache as it grows.
-int64_t SparseStore::room_for_matrices(int64_t room, int64_t kv, int64_t matrices) const {
-  // The hottest quarter of the records is worth more than as many bytes of matrices: a third of the tokens use each,
-  // and a miss is a small read at a sixth of the rate of large ones (docs/reads.md).
-  const int64_t hottest = ablation_.keep ? std::min(record_bytes() / 4, (room - kv) / 2) : 0;
-  return std::min(matrices, room - kv - std::max(least_bytes(), hottest));
-}
-
-void SparseStore::add_work(int64_t bytes, TokenWork* work) const {
+void SparseStore::add_work(TokenWork* work) const {
   const model::MoeConfig& moe = loaded_.config.moe;
   const double used = moe.experts > 0 ? static_cast<double>(moe.used) / static_cast<double>(moe.experts) : 1.0;
   work->chosen = static_cast<uint64_t>(static_cast<double>(record_bytes()) * used * kFiringShare);
-  work->chosen_here = std::clamp(static_cast<double>(bytes) / static_cast<double>(slot_cost() * units_), 0.0, 1.0);
+  const auto bytes = static_cast<double>(plan_.hot_bytes + plan_.cold_bytes);
+  work->chosen_here = std::clamp(bytes / static_cast<double>(slot_cost() * units_), 0.0, 1.0);
   work->record_bytes = slot_bytes_;
+}
+
+std::span<const uint16_t> SparseStore::rates_of(const pipeline::NeuronTable& table) const {
+  if (rates_.empty()) return {};
+  return std::span(rates_).subspan(static_cast<size_t>(table.records.first_checksum),
+                                   static_cast<size_t>(table.records.neurons));
 }
 
 pipeline::SparseOptions SparseStore::options(int64_t max_tokens) const {
@@ -162,6 +170,7 @@ int64_t SparseStore::ffn_bytes(const kernels::Kernels& kernels, sys::ThreadPool&
 }
 
 Status SparseStore::hold_all() {
+  rates_ = std::vector<uint16_t>();
   size_t all = 0;
   for (const pipeline::NeuronTable& table : tables_) all += padded(table.records.bytes());
   STOKE_ASSIGN(arena_, sys::Memory::map(all + kTableAlignment));
@@ -212,24 +221,111 @@ Status SparseStore::read_records(pipeline::NeuronTable* table, std::byte* to, co
   return ok_status();
 }
 
-Status SparseStore::cache_in(int64_t bytes, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue) {
-  for (pipeline::NeuronTable& table : tables_) table.file = &files[table.records.file].direct;
+void SparseStore::describe(plan::Request* request) const {
+  if (!ablation_.keep) return;
+  request->records_least = least_bytes();
+  request->tables = cache_tables();
+  request->record_bytes = static_cast<int64_t>(slot_bytes_);
+  request->slot_bytes = slot_cost();
+  request->hot_first = hot_first_;
+  for (const pipeline::NeuronTable& table : tables_) {
+    request->layers.push_back(
+        {.experts = table.records.experts, .neurons = table.expert_neurons(), .rates = rates_of(table)});
+  }
+}
+
+Status SparseStore::cache_in(const plan::Plan& plan, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue) {
+  plan_ = plan;
   queue_ = &queue;
+  for (pipeline::NeuronTable& table : tables_) table.file = &files[table.records.file].direct;
   if (!ablation_.keep) return ok_status();
   cache::CacheOptions options = cache_options();
-  const auto books = static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(options));
-  options.slots = std::clamp<int64_t>((bytes - books) / slot_cost(), 1, units_);
+  options.slots = std::clamp<int64_t>((plan.cold_bytes - cache_tables()) / slot_cost(), 1, units_);
   STOKE_ASSIGN(arena_, sys::Memory::map(static_cast<size_t>(options.slots) * slot_bytes_));
   options.arena = arena_.data();
   cache_ = std::make_unique<cache::UnitCache>(options);
+  if (plan.hot_bytes > 0) {
+    STOKE_ASSIGN(hot_, sys::Memory::map(static_cast<size_t>(plan.hot_bytes)));
+  }
+  size_t at = 0;
+  for (size_t l = 0; l < tables_.size(); ++l) {
+    pipeline::NeuronTable& table = tables_[l];
+    table.hot = hot_.data() + at;
+    table.hot_count = plan.hot_neurons[l];
+    at += static_cast<size_t>(table.hot_count * table.records.experts) * table.record_bytes();
+  }
   return ok_status();
 }
 
-void SparseStore::shrink(int64_t bytes) {
+// The reads are those that the first prompt would make: what memory holds is not read again.
+Status SparseStore::fill(const CancelFlag* cancel) {
+  if (!ablation_.hot) return ok_status();
+  STOKE_ASSIGN(pipeline::RecordLoader loader, pipeline::RecordLoader::create(*queue_, kGapBytes, slot_bytes_));
+  for (size_t layer = 0; layer < tables_.size(); ++layer) STOKE_TRY(fill_layer(loader, layer, cancel));
+  cache_->reset_counts();
+  rates_ = std::vector<uint16_t>();  // gives the memory back
+  return ok_status();
+}
+
+Status SparseStore::fill_layer(pipeline::RecordLoader& loader, size_t layer, const CancelFlag* cancel) {
+  const pipeline::NeuronTable& table = tables_[layer];
+  STOKE_TRY(fill_hot(loader, table, cancel));
+  seed(table);
+  std::vector<int32_t> neurons;
+  for (int64_t n = 0; n < table.records.neurons && filled_ < plan_.fill_records; ++n) {
+    if (table.hot_record(n) != nullptr || !wants_cold(layer, n)) continue;
+    neurons.push_back(static_cast<int32_t>(n));
+    ++filled_;
+  }
+  return loader.load(
+      table, neurons,
+      [&](int64_t neuron, const std::byte* record) {
+        const cache::SlotId slot = cache_->reserve({static_cast<int32_t>(table.first_unit + neuron)}, true);
+        std::memcpy(cache_->data(slot), record, table.record_bytes());
+        cache_->commit(slot, false);
+      },
+      cancel);
+}
+
+Status SparseStore::fill_hot(pipeline::RecordLoader& loader, const pipeline::NeuronTable& table,
+                             const CancelFlag* cancel) {
+  std::vector<int32_t> neurons;
+  for (int64_t e = 0; e < table.records.experts; ++e) {
+    const int64_t first = e * table.expert_neurons();
+    for (int64_t n = first; n < first + table.hot_count; ++n) neurons.push_back(static_cast<int32_t>(n));
+  }
+  return loader.load(
+      table, neurons,
+      [&](int64_t neuron, const std::byte* record) {
+        std::memcpy(const_cast<std::byte*>(table.hot_record(neuron)), record, table.record_bytes());
+      },
+      cancel);
+}
+
+// Nothing known: as many of each dense layer, from the front; of experts none, since a token uses few of them.
+bool SparseStore::wants_cold(size_t layer, int64_t neuron) const {
+  const pipeline::NeuronTable& table = tables_[layer];
+  const std::span<const uint16_t> rates = rates_of(table);
+  if (!rates.empty()) return rates[static_cast<size_t>(neuron)] >= plan_.fill_rate;
+  return table.records.experts == 1 && neuron < plan_.fill_records * table.records.neurons / units_;
+}
+
+// Tells the cache how often neurons fire, as if it had seen so many tokens that the mean use of a unit is where the
+// policy's halving leaves it. What is learnt from then on counts as much as if it had learnt this, too.
+void SparseStore::seed(const pipeline::NeuronTable& table) {
+  constexpr float kTokens = 64;
+  const std::span<const uint16_t> rates = rates_of(table);
+  for (size_t n = 0; n < rates.size(); ++n) {
+    const auto uses = static_cast<int64_t>(std::lround(kTokens * half_to_float(rates[n])));
+    if (uses == 0 || table.hot_record(static_cast<int64_t>(n)) != nullptr) continue;
+    cache_->find({static_cast<int32_t>(table.first_unit + static_cast<int64_t>(n))}, uses);
+  }
+}
+
+void SparseStore::make_room(int64_t kv_bytes) {
   if (cache_ == nullptr) return;
-  const auto books = static_cast<int64_t>(cache::UnitCache::bookkeeping_bytes(cache_options()));
   const int64_t before = cache_->slots();
-  const int64_t target = std::max<int64_t>(1, (bytes - books) / slot_cost());
+  const int64_t target = std::max<int64_t>(1, (plan_.cold_bytes - kv_bytes - cache_tables()) / slot_cost());
   if (target >= before) return;
   const int64_t left = cache_->resize(target);
   const size_t page = sys::page_size();

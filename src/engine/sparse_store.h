@@ -1,10 +1,11 @@
 // The records of a neuron store at run time: all in memory, or behind a cache of single neurons.
 //
 // Checksums and scales are resident always. In memory: every record is read once at opening, in large direct reads,
-// and held against its checksum. Streamed: a slot a record, filled on demand by the sparse FFN; which records stay is
-// learnt from how often they fire (cache/unit_cache.h, kLfu). Thread role: the control thread. Ownership: arena, cache,
-// tables and checksums are owned here; files and queue, which outlive the FFN that was made, are the caller's. Errors:
-// kIo, kCorrupt naming record and offset; kNoMemory.
+// and held against its checksum. Streamed, by a plan (plan/plan.h): hot records in dense runs, and a cache of slots for
+// single ones, which learns from how often they fire (cache/unit_cache.h, kLfu). fill() brings the hot ones and the
+// likeliest others, and tells the cache what the store knows, so that the first token finds both in place. Thread role:
+// the control thread. Ownership: arena, cache, tables and checksums are owned here; files and queue, which outlive the
+// FFN that was made, are the caller's. Errors: kIo, kCorrupt naming record and offset; kNoMemory.
 #pragma once
 
 #include <cstdint>
@@ -24,7 +25,10 @@
 #include "pipeline/firing_log.h"
 #include "pipeline/io_queue.h"
 #include "pipeline/neuron_table.h"
+#include "pipeline/record_loader.h"
 #include "pipeline/sparse_ffn.h"
+#include "plan/plan.h"
+#include "stoke/stoke.h"
 #include "sys/memory.h"
 #include "sys/populator.h"
 #include "sys/thread_pool.h"
@@ -44,21 +48,26 @@ class SparseStore {
   // Bytes that make progress, and worth the name.
   int64_t least_bytes() const;
   const Ablation& ablation() const { return ablation_; }
-  // Of `room` bytes for weights and KV: those that the matrices get, which can use `matrices`. Records get the rest.
-  int64_t room_for_matrices(int64_t room, int64_t kv, int64_t matrices) const;
-  // What is chosen of the records by one token, as is assumed, with `bytes` for records.
-  void add_work(int64_t bytes, TokenWork* work) const;
+  // What is chosen of the records by one token, as is assumed, with the plan's segments in memory.
+  void add_work(TokenWork* work) const;
   // Working memory of the FFN for passes of `max_tokens`; `queue` is null where every record is in memory.
   int64_t ffn_bytes(const kernels::Kernels& kernels, sys::ThreadPool& threads, int64_t max_tokens,
                     pipeline::IoQueue* queue) const;
 
-  // One of these: reads every record into memory, or takes `bytes` (bookkeeping included) for a cache.
+  // What a plan wants to know of the records.
+  void describe(plan::Request* request) const;
+
+  // One of these: reads every record into memory, or takes what the plan gives (bookkeeping included).
   Status hold_all();
-  Status cache_in(int64_t bytes, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue);
-  // Gives memory back until the cache takes at most `bytes`. Requires: nothing in flight or leased.
-  void shrink(int64_t bytes);
+  Status cache_in(const plan::Plan& plan, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue);
+  // After cache_in(), once, before the first pass.
+  Status fill(const CancelFlag* cancel);
+  // The KV cache holds so many bytes: the cold segment makes room. Requires: nothing in flight or leased.
+  void make_room(int64_t kv_bytes);
   // The cache's memory that may be touched.
-  sys::Populator::Range memory() const { return {&arena_, static_cast<size_t>(cache_->slots()) * slot_bytes_}; }
+  sys::Populator::Range memory() const {
+    return {&arena_, cache_ == nullptr ? 0 : static_cast<size_t>(cache_->slots()) * slot_bytes_};
+  }
 
   std::unique_ptr<model::Ffn> make_ffn(model::Multiplier& multiplier, int64_t max_tokens);
   void end_pass();
@@ -72,9 +81,15 @@ class SparseStore {
       : file_(file), loaded_(loaded), ablation_(ablation) {}
   Status load_checksums();
   Status load_scales();
+  Status fill_layer(pipeline::RecordLoader& loader, size_t layer, const CancelFlag* cancel);
+  Status fill_hot(pipeline::RecordLoader& loader, const pipeline::NeuronTable& table, const CancelFlag* cancel);
+  bool wants_cold(size_t layer, int64_t neuron) const;
+  void seed(const pipeline::NeuronTable& table);
   Status read_records(pipeline::NeuronTable* table, std::byte* to, const OpenedFile& file);
   int64_t slot_cost() const;
   cache::CacheOptions cache_options() const;  // with one slot
+  int64_t cache_tables() const;               // bytes beside its slots
+  std::span<const uint16_t> rates_of(const pipeline::NeuronTable& table) const;
   pipeline::SparseOptions options(int64_t max_tokens) const;
 
   const formats::ModelFile& file_;
@@ -82,10 +97,15 @@ class SparseStore {
   Ablation ablation_;
   std::vector<uint32_t> checksums_;
   std::vector<std::byte> scales_;
+  std::vector<uint16_t> rates_;  // of all records, until the cache was filled; empty: not known
+  bool hot_first_ = false;
+  plan::Plan plan_;
   std::vector<pipeline::NeuronTable> tables_;
   int64_t units_ = 0;
   size_t slot_bytes_ = 0;
   sys::Memory arena_;
+  sys::Memory hot_;
+  int64_t filled_ = 0;  // cold records
   std::unique_ptr<cache::UnitCache> cache_;
   std::unique_ptr<pipeline::FiringLog> firings_;
   pipeline::IoQueue* queue_ = nullptr;

@@ -26,6 +26,8 @@ struct Case {
   bool tied = false;
   std::string activation = {};
   bool store = false;
+  bool hot_first = false;
+  bool rates = true;
 };
 
 // What the process holds moves between two looks at it (under a sanitizer by megabytes): where that puts a budget below
@@ -58,7 +60,12 @@ class StreamingTest : public testing::TestWithParam<Case> {
     shape->experts_used = c.experts > 0 ? 3 : 0;
     shape->tied = c.tied;
     shape->activation = c.activation;
-    const auto written = formats::write_synth({.shape = *shape, .type = c.type, .seed = 5, .output = path_});
+    const auto written = formats::write_synth({.shape = *shape,
+                                               .type = c.type,
+                                               .seed = 5,
+                                               .activity = {.hot_first = c.hot_first},
+                                               .output = path_,
+                                               .knows_firing = c.rates});
     ASSERT_TRUE(written.ok()) << written.status().message();
     weights_ = static_cast<int64_t>(written->bytes);
   }
@@ -145,7 +152,10 @@ INSTANTIATE_TEST_SUITE_P(Kinds, StreamingTest,
                                          Case{"mix", "llama", "q4_k_m"}, Case{"experts", "qwen3moe", "q4_0", 16},
                                          Case{"mixtral", "llama", "q8_0", 8},
                                          Case{"reglu_store", "llama", "q4_0", 0, false, "relu", true},
-                                         Case{"drelu_experts_store", "llama", "q8_0", 4, false, "drelu", true}),
+                                         Case{"drelu_experts_store", "llama", "q8_0", 4, false, "drelu", true},
+                                         Case{"no_rates_store", "llama", "q4_0", 0, false, "relu", true, false, false},
+                                         Case{"hot_first_store", "llama", "q4_0", 0, false, "relu", true, true},
+                                         Case{"hot_first_experts", "llama", "q8_0", 4, false, "drelu", true, true}),
                          [](const auto& info) { return info.param.name; });
 
 constexpr const char* kAblations[] = {"dense", "bundles", "cache", "pipeline", "hot", "flash", "lru"};

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "formats/extents.h"
+#include "formats/firing_stats.h"
 #include "sys/checksum.h"
 
 namespace stoke::formats {
@@ -195,6 +196,26 @@ Status find_checksums(const ModelFile& model, std::string_view name, int64_t cou
   return ok_status();
 }
 
+// How often neurons fire, and whether those that do so most come first; a store may know neither.
+Status find_firing(const ModelFile& model, NeuronStore* store) {
+  if (model.meta.find(store_keys::kOrder) != model.meta.end()) {
+    STOKE_TRY(read_text_key(model, store_keys::kOrder, "source", "hot-first", &store->hot_first));
+  }
+  const TensorEntry* tensor = model.find(kFiring);
+  if (tensor == nullptr) {
+    return store->hot_first ? damaged(model, fmt::format("tensor {} is missing", kFiring)) : ok_status();
+  }
+  if (!tensor->raw_type.empty() || tensor->type != DType::kF16 || tensor->shape != Integers{store->records}) {
+    return damaged(model, fmt::format("tensor {} has shape {}; {} numbers of F16 are wanted", kFiring,
+                                      shape_text(tensor->shape), store->records));
+  }
+  if (!model.get(store_keys::kFiringTokens, &store->firing_tokens) || store->firing_tokens < 1) {
+    return damaged(model, fmt::format("key {} is {}", store_keys::kFiringTokens, store->firing_tokens));
+  }
+  store->firing = tensor->extent;
+  return ok_status();
+}
+
 Result<std::vector<uint32_t>> read_numbers(ByteSource& file, const Extent& extent) {
   std::vector<uint32_t> numbers(extent.bytes / sizeof(uint32_t));
   STOKE_TRY(file.read(extent.offset, std::as_writable_bytes(std::span(numbers))));
@@ -283,6 +304,7 @@ Result<NeuronStore> read_neuron_store(const ModelFile& model) {
   }
   STOKE_TRY(read_tables(model, &store));
   list_matrices(model, &store);
+  STOKE_TRY(find_firing(model, &store));
   STOKE_TRY(find_checksums(model, kRecordChecksums, store.records, &store.record_checksums));
   STOKE_TRY(find_checksums(model, kMatrixChecksums, store.matrix_units, &store.matrix_checksums));
   STOKE_TRY(find_checksums(model, kSeal, 4, &store.seal));
@@ -296,6 +318,18 @@ Result<std::vector<uint32_t>> load_record_checksums(const ModelFile& model) {
   STOKE_ASSIGN(const auto file, DiskFiles().open(model.files[0]));
   STOKE_ASSIGN(StoreChecksums checksums, load_store_checksums(*file, store));
   return std::move(checksums.records);
+}
+
+Result<std::vector<uint16_t>> load_store_firing(ByteSource& file, const NeuronStore& store) {
+  std::vector<uint16_t> rates;
+  if (store.firing_tokens == 0) return rates;
+  rates.resize(store.firing.bytes / sizeof(uint16_t));
+  STOKE_TRY(file.read(store.firing.offset, std::as_writable_bytes(std::span(rates))));
+  const auto wrong = std::find_if(rates.begin(), rates.end(), [](uint16_t rate) { return rate > kFiringRateMax; });
+  if (wrong == rates.end()) return rates;
+  return Status(Code::kCorrupt, fmt::format("{}: tensor {}: number {} is not between 0 and 1: convert the model again, "
+                                            "or copy the file again",
+                                            file.path(), kFiring, wrong - rates.begin()));
 }
 
 Result<uint32_t> header_checksum(ByteSource& file, uint64_t bytes) {

@@ -29,12 +29,14 @@ inline constexpr std::string_view kLayout = "stoke.layout";  // "split" or "bund
 inline constexpr std::string_view kDown = "stoke.down";      // "requantized" or "codes"
 inline constexpr std::string_view kClusterNeurons = "stoke.cluster_neurons";
 inline constexpr std::string_view kDim = "stoke.dim";
-inline constexpr std::string_view kGateTypes = "stoke.gate_types";      // one a layer, ggml numbers
-inline constexpr std::string_view kUpTypes = "stoke.up_types";          // likewise
-inline constexpr std::string_view kDownTypes = "stoke.down_types";      // likewise
-inline constexpr std::string_view kRecordBytes = "stoke.record_bytes";  // one a layer
-inline constexpr std::string_view kSource = "stoke.source";             // "gguf" or "safetensors"
-inline constexpr std::string_view kActivation = "stoke.activation";     // as --ffn-act spells it
+inline constexpr std::string_view kGateTypes = "stoke.gate_types";        // one a layer, ggml numbers
+inline constexpr std::string_view kUpTypes = "stoke.up_types";            // likewise
+inline constexpr std::string_view kDownTypes = "stoke.down_types";        // likewise
+inline constexpr std::string_view kRecordBytes = "stoke.record_bytes";    // one a layer
+inline constexpr std::string_view kSource = "stoke.source";               // "gguf" or "safetensors"
+inline constexpr std::string_view kActivation = "stoke.activation";       // as --ffn-act spells it
+inline constexpr std::string_view kOrder = "stoke.order";                 // "source" (also where absent) or "hot-first"
+inline constexpr std::string_view kFiringTokens = "stoke.firing_tokens";  // that kFiring was counted over
 // Of a folder, whose texts the store carries.
 inline constexpr std::string_view kConfig = "stoke.config_json";
 inline constexpr std::string_view kTokenizer = "stoke.tokenizer_json";
@@ -45,6 +47,7 @@ inline constexpr std::string_view kChatTemplate = "stoke.chat_template";
 
 inline constexpr std::string_view kRecordChecksums = "stoke.record_checksums";  // I32 (all records)
 inline constexpr std::string_view kMatrixChecksums = "stoke.matrix_checksums";  // I32 (all units of the others)
+inline constexpr std::string_view kFiring = "stoke.firing";  // F16 (all records), optional: how often each fires
 inline constexpr std::string_view kSeal = "stoke.seal";  // I32 (4): of header, records' and matrices' table, and itself
 
 const char* layout_name(RecordLayout layout);
@@ -69,6 +72,9 @@ struct NeuronStore {
   std::vector<MatrixUnits> matrices;  // in the order of the tensor table
   int64_t records = 0;                // of all layers
   int64_t matrix_units = 0;
+  bool hot_first = false;     // neurons of a layer (or expert) that fire most come first
+  int64_t firing_tokens = 0;  // 0: the store does not know how often its neurons fire
+  Extent firing;
   Extent record_checksums, matrix_checksums, seal;
   uint64_t header_bytes = 0;  // before the first tensor
 
@@ -90,6 +96,10 @@ Result<StoreChecksums> load_store_checksums(ByteSource& file, const NeuronStore&
 
 // Only the records', of an opened store: what the reads of a run are held against.
 Result<std::vector<uint32_t>> load_record_checksums(const ModelFile& model);
+
+// Share of tokens for which each record's gate fired, as halves in [0, 1], by RecordTable::first_checksum. Empty where
+// the store does not know. They change what is kept in memory, never a bit.
+Result<std::vector<uint16_t>> load_store_firing(ByteSource& file, const NeuronStore& store);
 
 // Checksum of the pieces' checksums of the first `bytes` bytes.
 Result<uint32_t> header_checksum(ByteSource& file, uint64_t bytes);

@@ -31,6 +31,10 @@ StoreHeader::StoreHeader(const StoreSpec& spec) : spec_(spec), header_(kStoreAli
   header_.set_u32(store_keys::kClusterNeurons, static_cast<uint32_t>(kClusterNeurons));
   header_.set_u32(store_keys::kDim, static_cast<uint32_t>(spec.dim));
   header_.set_string(store_keys::kSource, spec.source);
+  CHECK(!spec.hot_first || spec.firing_tokens > 0);
+  if (spec.firing_tokens == 0) return;
+  header_.set_string(store_keys::kOrder, spec.hot_first ? "hot-first" : "source");
+  header_.set_u64(store_keys::kFiringTokens, static_cast<uint64_t>(spec.firing_tokens));
 }
 
 void StoreHeader::add_matrix(std::string_view name, DType type, std::span<const int64_t> shape) {
@@ -70,6 +74,7 @@ void StoreHeader::finish() {
   header_.set_i32s(store_keys::kUpTypes, up_types_);
   header_.set_i32s(store_keys::kDownTypes, down_types_);
   header_.set_i32s(store_keys::kRecordBytes, record_bytes_);
+  if (spec_.firing_tokens > 0) add_matrix(kFiring, DType::kF16, std::vector<int64_t>{records_});
   tail_offset_ = header_.data_bytes();
   header_.add_raw(kRecordChecksums, kRawI32, std::vector<int64_t>{records_});
   header_.add_raw(kMatrixChecksums, kRawI32, std::vector<int64_t>{matrix_units_});

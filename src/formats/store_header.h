@@ -23,6 +23,8 @@ struct StoreSpec {
   DownEncoding down = DownEncoding::kRequantized;
   int64_t dim = 0;
   std::string source = "gguf";  // or "safetensors": whose names and keys the store has
+  bool hot_first = false;       // neurons that fire most come first; wants firing_tokens
+  int64_t firing_tokens = 0;    // over which the records' firing rates were counted; 0: they are not known
 };
 
 class StoreHeader {
@@ -34,7 +36,8 @@ class StoreHeader {
   void add_matrix(std::string_view name, DType type, std::span<const int64_t> shape);
   // Layers ascending from 0, each once. experts: 0 for a dense layer; neurons: of all experts.
   void add_records(const NeuronRecord& record, int64_t neurons, int64_t experts);
-  // Adds the layers' keys and the tensors of checksums. Last, once.
+  // Adds the layers' keys, kFiring where firing_tokens says so (the last of tensors()), and the tensors of checksums.
+  // Last, once.
   void finish();
 
   struct Tensor {

@@ -54,9 +54,15 @@ Result<SynthSummary> write_synth(const SynthOptions& options) {
   STOKE_TRY(complete_shape(&shape));
   STOKE_ASSIGN(const SynthMix mix, find_mix(options.type));
   STOKE_ASSIGN(const SynthPlan plan, SynthPlan::make(shape, options.activity, options.seed));
-  if (!options.stats_output.empty()) STOKE_TRY(write_firing_stats(plan, shape, options.stats_output));
+  if (!options.stats_output.empty() && !plan.fires()) {
+    return Status(Code::kInvalid, "--stats-out " + options.stats_output +
+                                      ": only shapes with --ffn-act relu or drelu have neurons that fire");
+  }
   const bool store = options.output.ends_with(".stoke");
-  return store ? write_synth_store(options, shape, mix, plan) : write_gguf(options, shape, mix, plan);
+  auto written = store ? write_synth_store(options, shape, mix, plan) : write_gguf(options, shape, mix, plan);
+  if (!written.ok() || options.stats_output.empty()) return written;
+  STOKE_TRY(write_synth_firing(plan, shape, options.output, options.stats_output));
+  return written;
 }
 
 }  // namespace stoke::formats

@@ -23,7 +23,8 @@ struct SynthOptions {
   uint64_t seed = 0;
   SynthActivity activity;  // what fires and which experts are chosen; for shapes with a ReLU or experts
   std::string output;
-  std::string stats_output;  // where each neuron's firing probability goes as JSON (synth_stats.h); empty: nowhere
+  bool knows_firing = true;  // a store carries its firing rates; false: as one that was converted without statistics
+  std::string stats_output;  // where its firing statistics go (synth_stats.h); empty: nowhere
   // Called now and then with bytes written and to write; false stops with kCancelled. May be empty.
   std::function<bool(uint64_t done, uint64_t total)> progress;
 };

@@ -148,6 +148,16 @@ std::vector<float> SynthPlan::probabilities(int64_t layer) const {
   return out;
 }
 
+std::vector<double> SynthPlan::expert_shares(int64_t layer) const {
+  if (shape_.experts == 0) return {1.0};
+  const double even = static_cast<double>(shape_.experts_used) / static_cast<double>(shape_.experts);
+  if (routing_.popularity.empty()) return std::vector<double>(static_cast<size_t>(shape_.experts), even);
+  std::vector<double> shares = routing_.popularity;
+  Random random(layer_seed(seed_, kForRouter, layer));  // as router_biases() does
+  shuffle(random, shares);
+  return shares;
+}
+
 // A row whose product with the stream has variance 1, the given share of it from the slow dimensions. The stream is
 // divided by its own norm before products: that scales bias and noise alike, so nothing here depends on it.
 SynthRecipe SynthPlan::reader(double slow_variance, int64_t layer) const {

@@ -57,6 +57,8 @@ class SynthPlan {
 
   // Probability of each neuron of a layer, in the order of its gate rows (experts one after another).
   std::vector<float> probabilities(int64_t layer) const;
+  // Share of the tokens that use each expert of a layer; one number, 1, where it is dense.
+  std::vector<double> expert_shares(int64_t layer) const;
   bool fires() const { return fires_; }
 
  private:

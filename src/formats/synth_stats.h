@@ -1,19 +1,24 @@
-// How often each neuron of a synthetic ReLU model fires, as a file that a converter puts hot neurons first by.
+// How often each neuron of a synthetic ReLU model fires, as if it had been recorded (firing_stats.h): from the
+// probabilities that its gates were made for.
 //
-// JSON: {"format": "stoke-firing-1", "model": NAME, "experts": E, "neurons": N, "layers": [[p, ...], ...]}: one array a
-// layer, probabilities in the order of the gate's rows, of N neurons, or of E times N where there are experts, one
-// expert after another (then p is the share of the tokens that the expert is used for). Thread role: any.
-// Errors: kIo, kNoSpace; kInvalid where the model has no ReLU. A failure leaves no file.
+// Thread role: any. Errors: kIo, kNoSpace. A failure leaves no file.
 #pragma once
 
 #include <string>
 
 #include "base/status.h"
+#include "formats/firing_stats.h"
 #include "formats/synth_plan.h"
 #include "formats/synth_shape.h"
 
 namespace stoke::formats {
 
-Status write_firing_stats(const SynthPlan& plan, const SynthShape& shape, const std::string& path);
+// Tokens that the counts pretend to come from.
+inline constexpr int64_t kSynthFiringTokens = 100000;
+
+LayerFiring synth_firing(const SynthPlan& plan, const SynthShape& shape, int64_t layer);
+// Writes the statistics of the model just written to `model`. Requires: plan.fires().
+Status write_synth_firing(const SynthPlan& plan, const SynthShape& shape, const std::string& model,
+                          const std::string& path);
 
 }  // namespace stoke::formats

@@ -13,6 +13,7 @@
 #include "formats/store_header.h"
 #include "formats/synth_header.h"
 #include "formats/synth_rows.h"
+#include "formats/synth_stats.h"
 #include "formats/synth_tensor.h"
 
 namespace stoke::formats {
@@ -31,7 +32,11 @@ class StoreWriter {
       : options_(options),
         shape_(shape),
         plan_(plan),
-        header_({.layout = RecordLayout::kSplit, .down = DownEncoding::kRequantized, .dim = shape.dim}) {}
+        header_({.layout = RecordLayout::kSplit,
+                 .down = DownEncoding::kRequantized,
+                 .dim = shape.dim,
+                 .hot_first = options.activity.hot_first && options.knows_firing,
+                 .firing_tokens = options.knows_firing ? kSynthFiringTokens : 0}) {}
 
   Result<SynthSummary> write(const SynthMix& mix);
 
@@ -39,6 +44,7 @@ class StoreWriter {
   Status add_tensors(const SynthMix& mix);
   Status write_tensor(size_t step);
   Status write_records(const SynthTensor& down, size_t step);
+  Status write_firing();
   Status put(size_t step, std::span<const std::byte> bytes);
   void add_factors(int64_t layer);
   Status pad_to(uint64_t offset);
@@ -47,7 +53,7 @@ class StoreWriter {
   const SynthShape& shape_;
   const SynthPlan& plan_;
   StoreHeader header_;
-  std::vector<SynthTensor> tensors_;  // one for each of header_.tensors(); records have their Down here
+  std::vector<SynthTensor> tensors_;  // header_.tensors() but for the firing rates; records have their Down here
   std::vector<DType> types_;
   SynthTensor up_;  // of the first layer: its shape and type are all layers'
   NeuronRecord record_;
@@ -148,6 +154,19 @@ Status StoreWriter::write_tensor(size_t step) {
                      [&](std::span<const std::byte> bytes) { return put(step, bytes); });
 }
 
+Status StoreWriter::write_firing() {
+  FiringStats stats{.tokens = kSynthFiringTokens};
+  std::vector<uint16_t> rates;
+  for (int64_t layer = 0; layer < shape_.layers; ++layer) {
+    stats.layers = {synth_firing(plan_, shape_, layer)};
+    const std::vector<uint16_t> of_layer = firing_rates(stats, 0);
+    rates.insert(rates.end(), of_layer.begin(), of_layer.end());
+  }
+  const size_t step = header_.tensors().size() - 1;
+  STOKE_TRY(pad_to(header_.tensors()[step].offset));
+  return put(step, std::as_bytes(std::span(rates)));
+}
+
 Result<SynthSummary> StoreWriter::write(const SynthMix& mix) {
   set_architecture(shape_, mix, &header_.keys());
   set_tokenizer(shape_.vocab, &header_.keys());
@@ -160,6 +179,7 @@ Result<SynthSummary> StoreWriter::write(const SynthMix& mix) {
   STOKE_TRY(file_->append(std::as_bytes(std::span(header_.bytes()))));
   written_ = header_.bytes().size();
   for (size_t step = 0; step < tensors_.size(); ++step) STOKE_TRY(write_tensor(step));
+  if (options_.knows_firing) STOKE_TRY(write_firing());
   STOKE_TRY(pad_to(header_.tail_offset()));
   const std::string tail = header_.tail(checksums_);
   STOKE_TRY(file_->append(std::as_bytes(std::span(tail))));

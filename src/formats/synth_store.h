@@ -2,7 +2,8 @@
 // take as much of the disk as there is.
 //
 // Gates and ups are those of the GGUF file of the same options; Down is made along the model dimension, in Q4_0 where
-// the model's type has up to 4 bits, else Q8_0, floats as they are: as stoke convert chooses. Layout split.
+// the model's type has up to 4 bits, else Q8_0, floats as they are: as stoke convert chooses. Layout split. How often
+// each neuron fires is written, too; neurons lie in a random order unless SynthActivity::hot_first.
 // Memory: some megabytes and the checksums. Thread role: any. Errors: kInvalid, kNoSpace, kCancelled, kIo; a failure
 // leaves no file.
 #pragma once

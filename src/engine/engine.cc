@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "engine/describe.h"
@@ -12,7 +11,6 @@
 #include "kernels/quantize.h"
 #include "sys/cpu.h"
 #include "sys/memory.h"
-#include "sys/profile.h"
 #include "sys/residency.h"
 
 namespace stoke::engine {
@@ -86,20 +84,6 @@ int64_t cached_now(const formats::ModelFile& model) {
     if (file.ok()) bytes += static_cast<int64_t>(sys::cached_bytes(*file).value_or(0));
   }
   return bytes;
-}
-
-// As `stoke profile` measured the disk that holds the model; the planner's own figures where it did not.
-plan::Disk measured_disk(const formats::ModelFile& model) {
-  constexpr int kDepth = 32;
-  const std::string folder = std::filesystem::absolute(model.files.front()).parent_path();
-  const Result<sys::MachineProfile> profile = sys::load_profile(sys::profile_key(folder));
-  std::vector<plan::DiskSample> samples;
-  if (profile.ok() && profile->disk) {
-    for (const sys::DiskRate& rate : profile->disk->random) {
-      if (rate.depth == kDepth) samples.push_back({rate.request_bytes, rate.bytes_per_s});
-    }
-  }
-  return plan::fit_disk(samples);
 }
 
 }  // namespace
@@ -270,7 +254,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
 void Engine::foresee(const Streaming::Request& request, const Tightness& tightness) {
   const pipeline::UnitTable& units = streaming_->source().table();
   TokenWork work = Streaming::work(request, units);
-  if (store_) store_->add_work(&work);
+  if (store_) store_->add_work(store_->plan(), &work);
   const auto kept = kept_rates(prepared_.file.path, threads(), work.record_bytes);
   memory_.forecast = forecast(
       work, kept ? *kept : trial_rates(streaming_->queue(), units, prepared_.loaded.tables, streaming_->files()));
@@ -279,13 +263,7 @@ void Engine::foresee(const Streaming::Request& request, const Tightness& tightne
 
 // Splits what the budget leaves between a store's matrices and its records.
 Status Engine::open_records(const Streaming::Range& matrices, Streaming::Request* request) {
-  plan::Request wanted{.room = request->budget - request->fixed,
-                       .kv = memory_.kv,
-                       .matrices = matrices.most,
-                       .matrices_least = matrices.least,
-                       .disk = measured_disk(prepared_.file)};
-  store_->describe(&wanted);
-  const plan::Plan plan = plan::make_plan(wanted);
+  const plan::Plan plan = store_->plan(request->budget - request->fixed, memory_.kv, matrices);
   request->budget = request->fixed + plan.fixed_bytes;
   return store_->cache_in(plan, streaming_->files(), streaming_->queue());
 }

@@ -101,11 +101,11 @@ Status add_forecast(const Streamed& s, const engine::Budget& budget, int threads
                                      .budget = budget.bytes,
                                      .fixed = need.total - need.kv};
   const int64_t room = request.budget - request.fixed;
-  const int64_t matrices = s.store == nullptr ? room : s.store->room_for_matrices(room, need.kv, s.range.most);
-  request.budget = request.fixed + matrices;
+  const plan::Plan plan = s.store == nullptr ? plan::Plan{.fixed_bytes = room} : s.store->plan(room, need.kv, s.range);
+  request.budget = request.fixed + plan.fixed_bytes;
   STOKE_ASSIGN(const pipeline::UnitTable units, engine::Streaming::table(request, s.streaming.files()));
   engine::TokenWork work = engine::Streaming::work(request, units);
-  if (s.store != nullptr) s.store->add_work(room - matrices, &work);
+  if (s.store != nullptr) s.store->add_work(plan, &work);
   const auto kept = engine::kept_rates(prepared.file.path, threads, work.record_bytes);
   fit->report.forecast = engine::forecast(
       work,

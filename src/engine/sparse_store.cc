@@ -5,10 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 
 #include "base/check.h"
 #include "formats/neuron_store.h"
 #include "sys/checksum.h"
+#include "sys/profile.h"
 #include "tensor/half.h"
 
 namespace stoke::engine {
@@ -36,6 +38,20 @@ class NoSource final : public model::WeightSource {
  private:
   model::MatrixInfo info_;
 };
+
+// As `stoke profile` measured the disk that holds the model; the planner's own figures where it did not.
+plan::Disk measured_disk(const formats::ModelFile& model) {
+  constexpr int kDepth = 32;
+  const std::string folder = std::filesystem::absolute(model.files.front()).parent_path();
+  const Result<sys::MachineProfile> profile = sys::load_profile(sys::profile_key(folder));
+  std::vector<plan::DiskSample> samples;
+  if (profile.ok() && profile->disk) {
+    for (const sys::DiskRate& rate : profile->disk->random) {
+      if (rate.depth == kDepth) samples.push_back({rate.request_bytes, rate.bytes_per_s});
+    }
+  }
+  return plan::fit_disk(samples);
+}
 
 }  // namespace
 
@@ -132,11 +148,11 @@ int64_t SparseStore::least_bytes() const {
   return cache_tables() + std::min(units_, kLeastSlots) * slot_cost();
 }
 
-void SparseStore::add_work(TokenWork* work) const {
+void SparseStore::add_work(const plan::Plan& plan, TokenWork* work) const {
   const model::MoeConfig& moe = loaded_.config.moe;
   const double used = moe.experts > 0 ? static_cast<double>(moe.used) / static_cast<double>(moe.experts) : 1.0;
   work->chosen = static_cast<uint64_t>(static_cast<double>(record_bytes()) * used * kFiringShare);
-  const auto bytes = static_cast<double>(plan_.hot_bytes + plan_.cold_bytes);
+  const auto bytes = static_cast<double>(plan.hot_bytes + plan.cold_bytes);
   work->chosen_here = std::clamp(bytes / static_cast<double>(slot_cost() * units_), 0.0, 1.0);
   work->record_bytes = slot_bytes_;
 }
@@ -221,17 +237,23 @@ Status SparseStore::read_records(pipeline::NeuronTable* table, std::byte* to, co
   return ok_status();
 }
 
-void SparseStore::describe(plan::Request* request) const {
-  if (!ablation_.keep) return;
-  request->records_least = least_bytes();
-  request->tables = cache_tables();
-  request->record_bytes = static_cast<int64_t>(slot_bytes_);
-  request->slot_bytes = slot_cost();
-  request->hot_first = hot_first_;
+plan::Plan SparseStore::plan(int64_t room, int64_t kv, const Streaming::Range& matrices) const {
+  plan::Request request{.room = room,
+                        .kv = kv,
+                        .matrices = matrices.most,
+                        .matrices_least = matrices.least,
+                        .disk = measured_disk(file_)};
+  if (!ablation_.keep) return plan::make_plan(request);
+  request.records_least = least_bytes();
+  request.tables = cache_tables();
+  request.record_bytes = static_cast<int64_t>(slot_bytes_);
+  request.slot_bytes = slot_cost();
+  request.hot_first = hot_first_;
   for (const pipeline::NeuronTable& table : tables_) {
-    request->layers.push_back(
+    request.layers.push_back(
         {.experts = table.records.experts, .neurons = table.expert_neurons(), .rates = rates_of(table)});
   }
+  return plan::make_plan(request);
 }
 
 Status SparseStore::cache_in(const plan::Plan& plan, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue) {

@@ -18,6 +18,7 @@
 #include "engine/chunk_reader.h"
 #include "engine/forecast.h"
 #include "engine/model_loader.h"
+#include "engine/streaming.h"
 #include "formats/model_file.h"
 #include "kernels/kernels.h"
 #include "model/ffn.h"
@@ -48,14 +49,14 @@ class SparseStore {
   // Bytes that make progress, and worth the name.
   int64_t least_bytes() const;
   const Ablation& ablation() const { return ablation_; }
-  // What is chosen of the records by one token, as is assumed, with the plan's segments in memory.
-  void add_work(TokenWork* work) const;
   // Working memory of the FFN for passes of `max_tokens`; `queue` is null where every record is in memory.
   int64_t ffn_bytes(const kernels::Kernels& kernels, sys::ThreadPool& threads, int64_t max_tokens,
                     pipeline::IoQueue* queue) const;
 
-  // What a plan wants to know of the records.
-  void describe(plan::Request* request) const;
+  // How `room` bytes are split between the matrices, these records and a KV cache of `kv` bytes when full.
+  plan::Plan plan(int64_t room, int64_t kv, const Streaming::Range& matrices) const;
+  // What a token chooses of the records, as is assumed, with the plan's segments in memory.
+  void add_work(const plan::Plan& plan, TokenWork* work) const;
 
   // One of these: reads every record into memory, or takes what the plan gives (bookkeeping included).
   Status hold_all();
@@ -74,6 +75,7 @@ class SparseStore {
   // Records that the cache holds at most, now; 0 without a cache.
   int64_t cache_slots() const { return cache_ == nullptr ? 0 : cache_->slots(); }
   // Of the FFN that was made, which must be alive.
+  const plan::Plan& plan() const { return plan_; }
   pipeline::SparseCounts counts() const { return ffn_ == nullptr ? pipeline::SparseCounts() : ffn_->counts(); }
 
  private:

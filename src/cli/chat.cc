@@ -168,7 +168,7 @@ class Chat {
 int run(const ChatFlags& flags) {
   Interrupt interrupt;
   auto opened = open_model(flags.model, flags.output, interrupt);
-  if (!opened.ok()) return interrupt.raised() ? kExitInterrupted : fail(opened.status());
+  if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
   Model& model = **opened;
   if (!model.tokenizer().has_chat_template()) {
     return fail({Code::kUnsupported, "the model has no chat template: use stoke run for plain prompts"});

@@ -121,6 +121,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const std::string& path, const Mode
 }
 
 Status Engine::take_memory(const ModelOptions& options) {
+  cached_before_ = cached_now(prepared_.file);
   if (!prepared_.loaded.tables.empty()) {
     STOKE_ASSIGN(store_, SparseStore::open(prepared_.file, prepared_.loaded));
   }
@@ -163,12 +164,12 @@ ModelSize Engine::model_size(pipeline::IoQueue* queue) {
 }
 
 Status Engine::open_resident(const ModelOptions& options) {
-  if (store_) STOKE_TRY(store_->hold_all());
-  cached_before_ = cached_now(prepared_.file);
+  if (store_) STOKE_TRY(store_->hold_all(options.cancel));
   STOKE_ASSIGN(
       resident_,
       ResidentSource::open(prepared_.file, prepared_.loaded.plan,
                            {.conversion = {.dequantize = kernels_->dequantize_row, .quantize = kernels::quantize_row},
+                            .checks = store_ ? &store_->matrix_checks() : nullptr,
                             .cancel = options.cancel}));
   return ok_status();
 }
@@ -195,6 +196,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   memory_.total = budget.bytes;
   memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights);
   streaming_->source().watch(options.cancel);
+  if (store_) streaming_->source().check_against(&store_->matrix_checks());
   streaming_->poll_from(*threads_);
   streaming_->source().start();
   return ok_status();
@@ -288,6 +290,7 @@ void Engine::stream_stats(Stats* stats) const {
   const pipeline::StreamCounts& counts = streaming_->source().counts();
   stats->bytes_read = static_cast<int64_t>(reads.bytes - reads_before_.bytes);
   stats->reads = static_cast<int64_t>(reads.reads - reads_before_.reads);
+  stats->page_cache_bytes = std::max<int64_t>(0, cached_now(prepared_.file) - cached_before_);
   const int64_t tokens = stats->generated_tokens > 0 ? stats->generated_tokens : stats->prompt_tokens;
   if (stats->generated_tokens > 0) {
     stats->bytes_read_per_token = static_cast<double>(decode_io_.bytes) / static_cast<double>(tokens);

@@ -16,12 +16,15 @@
 #include "engine/chunk_reader.h"
 #include "engine/model_loader.h"
 #include "formats/model_file.h"
+#include "formats/neuron_store.h"
 #include "kernels/kernels.h"
 #include "model/ffn.h"
 #include "model/matmul.h"
 #include "pipeline/io_queue.h"
 #include "pipeline/neuron_table.h"
 #include "pipeline/sparse_ffn.h"
+#include "stoke/stoke.h"
+#include "sys/checked_ranges.h"
 #include "sys/memory.h"
 #include "sys/thread_pool.h"
 
@@ -34,14 +37,17 @@ class SparseStore {
   ~SparseStore();
 
   int64_t record_bytes() const;  // of all records
+  // What reads of the other tensors are held against.
+  const sys::CheckedRanges& matrix_checks() const { return matrix_checks_; }
   // Bytes that make progress, and worth the name.
   int64_t least_bytes() const;
   // Working memory of the FFN for passes of `max_tokens`; `queue` is null where every record is in memory.
   int64_t ffn_bytes(const kernels::Kernels& kernels, sys::ThreadPool& threads, int64_t max_tokens,
                     pipeline::IoQueue* queue) const;
 
-  // One of these: reads every record into memory, or takes `bytes` (bookkeeping included) for a cache.
-  Status hold_all();
+  // One of these: reads every record into memory (kCancelled once `cancel`, which may be null, is set), or takes
+  // `bytes` (bookkeeping included) for a cache.
+  Status hold_all(const CancelFlag* cancel);
   Status cache_in(int64_t bytes, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue);
   // Gives memory back until the cache takes at most `bytes`. Requires: nothing in flight or leased.
   void shrink(int64_t bytes);
@@ -54,14 +60,17 @@ class SparseStore {
  private:
   SparseStore(const formats::ModelFile& file, const ModelPlan& loaded) : file_(file), loaded_(loaded) {}
   Status load_checksums();
+  Status check_small_tensors(formats::ByteSource& file, const formats::NeuronStore& store) const;
   Status load_scales();
-  Status read_records(pipeline::NeuronTable* table, std::byte* to, const OpenedFile& file);
+  Status load_records(const pipeline::NeuronTable& table, std::byte* to, const OpenedFile& file,
+                      const CancelFlag* cancel) const;
   int64_t slot_cost() const;
   pipeline::SparseOptions options(int64_t max_tokens) const;
 
   const formats::ModelFile& file_;
   const ModelPlan& loaded_;
-  std::vector<uint32_t> checksums_;
+  formats::StoreChecksums checksums_;
+  sys::CheckedRanges matrix_checks_;
   std::vector<std::byte> scales_;
   std::vector<pipeline::NeuronTable> tables_;
   int64_t units_ = 0;

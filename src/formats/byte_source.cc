@@ -72,7 +72,8 @@ class MemorySource final : public ByteSource {
 }  // namespace
 
 Result<std::unique_ptr<ByteSource>> DiskFiles::open(const std::string& path) const {
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without O_NONBLOCK the open of a FIFO would wait for a writer.
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) {
     Code code = errno == ENOENT || errno == ENOTDIR ? Code::kNotFound : Code::kIo;
     return Status(code, fmt::format("{}: cannot open: {}", path, strerror(errno)));

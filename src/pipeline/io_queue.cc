@@ -57,6 +57,7 @@ size_t IoQueue::deliver(size_t count) {
     unused_.push_back(static_cast<uint32_t>(done.tag));
     --in_flight_;
     bytes_in_flight_ -= request.read.bytes;
+    if (request.read.file != nullptr) request.read.file->drop_read(request.read.offset, request.read.bytes);
     request.client->on_read(request.read, {.tag = request.read.tag, .error = done.error, .bytes = done.bytes});
   }
   return count;

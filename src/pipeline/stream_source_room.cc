@@ -10,26 +10,42 @@ namespace stoke::pipeline {
 
 using cache::UnitId;
 
-// A single row: from its unit where that is at hand, otherwise one small read of its own.
+// A single row, by one small read of its own; where checksums are known, with the rows that share its own.
 Status StreamSource::read_row(model::MatrixId id, int64_t row, std::byte* dst) {
   const MatrixPlace& place = table_.matrix(id);
   CHECK(row >= 0 && row < place.info.rows);
+  if (row_buffer_ == nullptr) return Status(Code::kNoMemory, "no memory for an embedding row");
   int64_t first = 0;
   for (const MatrixPlace::Piece& piece : place.pieces) {
     if (row < first + piece.rows) {
       const uint64_t offset = piece.offset + static_cast<uint64_t>(row - first) * place.info.row_bytes;
-      if (row_buffer_ == nullptr) return Status(Code::kNoMemory, "no memory for an embedding row");
-      const io::Read read = superset(*piece.file, offset, place.info.row_bytes, row_buffer_->data());
-      if (read.bytes > row_buffer_->size()) return Status(Code::kUnsupported, place.name + ": rows are too long");
-      const Status status = piece.file->pread_some(read.dst, read.bytes, read.at_least, read.offset);
-      if (!status.ok()) return status.with("tensor " + place.name);
-      if (!piece.file->direct()) piece.file->drop_cached(read.offset, read.bytes);
-      std::memcpy(dst, read.dst + (offset - read.offset), place.info.row_bytes);
-      return ok_status();
+      Status status = read_row_at(*piece.file, place, offset, dst);
+      if (status.code() == Code::kIo || status.code() == Code::kCorrupt) {  // once more: some errors pass
+        status = read_row_at(*piece.file, place, offset, dst);
+      }
+      return status;
     }
     first += piece.rows;
   }
   return Status(Code::kCorrupt, place.name + ": has fewer rows than it says");
+}
+
+Status StreamSource::read_row_at(const sys::File& file, const MatrixPlace& place, uint64_t offset, std::byte* dst) {
+  const size_t room = row_buffer_->size();
+  sys::CheckedRanges::Unit unit{offset, place.info.row_bytes};
+  if (checks_ != nullptr) unit = checks_->unit_of(offset);
+  if (unit.bytes == 0 || unit.bytes + 2 * file.alignment() > room) unit = {offset, place.info.row_bytes};
+  const io::Read read = superset(file, unit.offset, unit.bytes, row_buffer_->data());
+  if (read.bytes > room) return Status(Code::kUnsupported, place.name + ": rows are too long");
+  const Status status = file.pread_some(read.dst, read.bytes, read.at_least, read.offset);
+  if (!status.ok()) return status.with("tensor " + place.name);
+  file.drop_read(read.offset, read.bytes);
+  if (checks_ != nullptr) {
+    const auto damaged = checks_->first_damaged(read.dst + (unit.offset - read.offset), unit.offset, unit.bytes);
+    if (damaged) return damaged_matrix(file.path(), place.name, *damaged);
+  }
+  std::memcpy(dst, read.dst + (offset - read.offset), place.info.row_bytes);
+  return ok_status();
 }
 
 void StreamSource::unpin(UnitId id) {

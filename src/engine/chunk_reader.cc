@@ -64,6 +64,8 @@ Result<std::vector<OpenedFile>> open_files(const std::vector<std::string>& paths
   std::vector<OpenedFile> files;
   for (const std::string& path : paths) {
     STOKE_ASSIGN(sys::File buffered, sys::File::open_read(path));
+    // A part that the page cache holds would drag the next one into it, and so on to the end.
+    buffered.no_read_ahead();
     STOKE_ASSIGN(sys::File direct, sys::File::open_direct(path));
     files.push_back({std::move(buffered), std::move(direct)});
   }

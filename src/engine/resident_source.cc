@@ -228,7 +228,8 @@ Status ResidentSource::read_row(model::MatrixId id, int64_t row, std::byte* dst)
     const std::lock_guard lock(loader.mutex);
     there = loader.loaded(id.index, wanted);
   }
-  if (!there && !needs_whole_piece(loader.plan.matrices[at])) {
+  // A row alone cannot be held against a checksum, which it shares with others.
+  if (!there && loader.options.checks == nullptr && !needs_whole_piece(loader.plan.matrices[at])) {
     const auto from = loader.chunks.begin() + static_cast<std::ptrdiff_t>(loader.first_chunk[at]);
     const auto to = loader.chunks.begin() + static_cast<std::ptrdiff_t>(loader.end_chunk[at]);
     const auto holder = std::lower_bound(from, to, row, [](const Chunk& c, int64_t r) { return c.rows.end <= r; });

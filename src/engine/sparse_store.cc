@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <string_view>
+#include <unordered_set>
 
 #include "base/check.h"
 #include "formats/neuron_store.h"
@@ -18,7 +20,6 @@ constexpr size_t kTableAlignment = 4096;
 // Misses that lie closer than this come in one read: a request costs about as much as 34 KB read (docs/reads.md).
 constexpr uint32_t kGapBytes = 16 << 10;
 constexpr int64_t kLeastSlots = 4096;
-constexpr uint64_t kSmallTensorBytes = uint64_t{4} << 20;
 
 size_t padded(uint64_t bytes) { return (bytes + kTableAlignment - 1) / kTableAlignment * kTableAlignment; }
 
@@ -64,7 +65,7 @@ Status SparseStore::load_checksums() {
                                        .subspan(static_cast<size_t>(units.first), static_cast<size_t>(units.count))});
   }
   matrix_checks_ = sys::CheckedRanges(std::move(ranges));
-  STOKE_TRY(check_small_tensors(*bytes, store));
+  STOKE_TRY(check_vectors(*bytes, store));
   for (pipeline::NeuronTable& table : tables_) {
     table.checksums =
         std::span(checksums_.records)
@@ -73,13 +74,15 @@ Status SparseStore::load_checksums() {
   return ok_status();
 }
 
-// Norms, biases and factors were read by the loader, which knows no checksums: what is that small is read once more.
-// Large tensors are held against theirs when they are read.
-Status SparseStore::check_small_tensors(formats::ByteSource& file, const formats::NeuronStore& store) const {
+// Norms, biases and factors were read by the loader, which knows no checksums: they are read once more. Matrices are
+// held against theirs when they are read.
+Status SparseStore::check_vectors(formats::ByteSource& file, const formats::NeuronStore& store) const {
+  std::unordered_set<std::string_view> matrices;
+  for (const MatrixSpec& spec : loaded_.plan.matrices) matrices.insert(spec.name);
   std::vector<std::byte> bytes;
   for (const formats::MatrixUnits& units : store.matrices) {
     const formats::TensorEntry& tensor = file_.tensors[units.tensor];
-    if (tensor.extent.bytes > kSmallTensorBytes) continue;
+    if (matrices.contains(tensor.name)) continue;
     bytes.resize(tensor.extent.bytes);
     STOKE_TRY(file.read(tensor.extent.offset, bytes));
     const auto damaged = matrix_checks_.first_damaged(bytes.data(), tensor.extent.offset, bytes.size());

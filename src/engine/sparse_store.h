@@ -60,7 +60,7 @@ class SparseStore {
  private:
   SparseStore(const formats::ModelFile& file, const ModelPlan& loaded) : file_(file), loaded_(loaded) {}
   Status load_checksums();
-  Status check_small_tensors(formats::ByteSource& file, const formats::NeuronStore& store) const;
+  Status check_vectors(formats::ByteSource& file, const formats::NeuronStore& store) const;
   Status load_scales();
   Status load_records(const pipeline::NeuronTable& table, std::byte* to, const OpenedFile& file,
                       const CancelFlag* cancel) const;

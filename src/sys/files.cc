@@ -90,8 +90,7 @@ Result<File> File::open_direct(const std::string& path) {
   STOKE_ASSIGN(File buffered, open_read(path));
   Result<File> direct = open_flags(path, O_RDONLY | O_DIRECT);
   const auto fall_back = [&](std::string why) {
-    // Read-ahead would cache what nobody asked for, and what is asked for is dropped one read at a time.
-    posix_fadvise(buffered.fd(), 0, 0, POSIX_FADV_RANDOM);
+    buffered.no_read_ahead();
     buffered.why_not_direct_ = std::move(why);
     return std::move(buffered);
   };
@@ -153,6 +152,8 @@ Status File::sync() const {
   if (fsync(fd_) != 0) return failed(path_, "sync", errno);
   return ok_status();
 }
+
+void File::no_read_ahead() const { posix_fadvise(fd_, 0, 0, POSIX_FADV_RANDOM); }
 
 void File::drop_cached(uint64_t offset, uint64_t bytes) const {
   posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);

@@ -53,6 +53,8 @@ class File {
   Status truncate(uint64_t bytes) const;
   Status sync() const;
   // Hints to the page cache; failure is of no consequence.
+  // From now on nothing is read but what is asked for: read-ahead would cache what nobody wants cached.
+  void no_read_ahead() const;
   void drop_cached(uint64_t offset, uint64_t bytes) const;
   // After a read of a file that came from open_direct(): where it went through the page cache, every page that it
   // touched is dropped again. Nothing where it was direct.

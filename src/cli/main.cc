@@ -33,7 +33,7 @@ int parse_and_run(int argc, char** argv) {
   }
   const int status = context.action()();
   // A full disk or a closed pipe behind standard output is a failure like any other.
-  if (std::fflush(stdout) != 0 && status == 0) {
+  if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && status == 0) {
     return stoke::cli::fail({stoke::Code::kIo, "standard output: the result could not be written"});
   }
   return status;

@@ -117,7 +117,7 @@ void ResidentSource::Loader::start() {
   try {
     for (size_t i = 0; i < count; ++i) threads.emplace_back([this] { load_chunks(); });
   } catch (const std::system_error&) {
-    if (threads.empty()) throw;  // a container may allow few: any one is enough
+    if (threads.empty()) load_chunks();  // a container may allow few threads: any one is enough, if need be our own
   }
 }
 

@@ -123,7 +123,8 @@ class Budget(unittest.TestCase):
                 self.assertIsNotNone(named, run.err)
                 self.assertIn("lower: -c", run.err)
                 enough = int((float(named.group(1)) + 1) * MIB)
-                self.assertEqual(STOKE.run("run", model, "-p", "a", "-n", "2", "-c", "512", "--memory", enough).status, 0)
+                again = STOKE.run("run", model, "-p", "a", "-n", "2", "-c", "512", "--memory", enough)
+                self.assertEqual(again.status, 0, again.err)
 
 
 @unittest.skipIf(REFUSAL, REFUSAL)

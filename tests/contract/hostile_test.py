@@ -56,7 +56,8 @@ class ModelPaths(Hostile):
         open(empty, "wb").close()
         folder = STOKE.path("folder.gguf")
         os.mkdir(folder)
-        for path in (fifo, loop, empty, dangling, folder, "/dev/null", "/dev/zero", "/proc/self/mem", "/", "", "x" * 300):
+        for path in (fifo, loop, empty, dangling, folder, "/dev/null", "/dev/zero", "/proc/self/mem", "/", "",
+                     "x" * 300):
             for verb in (["run"], ["inspect"], ["inspect", "--verify"], ["tokenize", "-p", "a"],
                          ["convert", "-o", STOKE.path("out.stoke")]):
                 with self.subTest(path=path[:40], verb=verb):
@@ -180,7 +181,8 @@ class Flags(Hostile):
                 done = subprocess.run([STOKE.program, "run", path, *RUN, "-t", "2"], preexec_fn=limit, timeout=300,
                                       capture_output=True, check=False)
                 with self.subTest(model=path, mib=mib):
-                    self.assertIn(done.returncode, (0, 1, 127), done.stderr)  # 127: not even the loader has room
+                    # 127: not even the system's loader has room
+                    self.assertIn(done.returncode, (0, 1, 127), done.stderr)
 
 
 RELU = ["--arch", "llama", "--layers", "6", "--dim", "512", "--ffn", "1536", "--heads", "8", "--kv-heads", "4", "--vocab",
@@ -262,7 +264,8 @@ class Converting(Hostile):
         limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))  # noqa: E731
         for command in (["convert", self.model, "-o", STOKE.path("grow.stoke")],
                         ["synth", *RELU, "-o", STOKE.path("grow.gguf")]):
-            done = subprocess.run([STOKE.program, *command], preexec_fn=limit, capture_output=True, timeout=300, check=False)
+            done = subprocess.run([STOKE.program, *command], preexec_fn=limit, capture_output=True, timeout=300,
+                                  check=False)
             self.assertEqual(done.returncode, 1, (command[0], done.stderr))
             self.assertIn(b"grow.", done.stderr)
         self.assertFalse(os.path.exists(STOKE.path("grow.stoke")) or os.path.exists(STOKE.path("grow.gguf")))
@@ -274,7 +277,8 @@ class FullDisk(Hostile):
     def setUp(self):
         self.place = STOKE.path("small")
         os.makedirs(self.place, exist_ok=True)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", self.place], capture_output=True, check=False)
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", self.place], capture_output=True,
+                              check=False)
         if done.returncode != 0:
             self.skipTest("a tmpfs cannot be mounted here: " + done.stderr.decode().strip())
         self.addCleanup(subprocess.run, ["umount", self.place], check=True)

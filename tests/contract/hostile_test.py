@@ -185,8 +185,8 @@ class Flags(Hostile):
                     self.assertIn(done.returncode, (0, 1, 127), done.stderr)
 
 
-RELU = ["--arch", "llama", "--layers", "6", "--dim", "512", "--ffn", "1536", "--heads", "8", "--kv-heads", "4", "--vocab",
-        "2048", "-c", "512", "--ffn-act", "relu"]
+RELU = ["--arch", "llama", "--layers", "6", "--dim", "512", "--ffn", "1536", "--heads", "8", "--kv-heads", "4",
+        "--vocab", "2048", "-c", "512", "--ffn-act", "relu"]
 
 
 class Converting(Hostile):

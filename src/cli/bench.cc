@@ -157,14 +157,14 @@ int run(BenchFlags flags) {
   }
   const Interrupt interrupt;
   auto model = open_model(flags.model, flags.output, interrupt, flags.parallel);
-  if (!model.ok()) return interrupt.raised() ? kExitInterrupted : fail(model.status());
+  if (!model.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(model.status());
   Bench bench(flags, **model, interrupt);
   const Status prepared = bench.prepare();
-  if (!prepared.ok()) return interrupt.raised() ? kExitInterrupted : fail(prepared);
+  if (!prepared.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(prepared);
   std::vector<Sample> samples;
   for (int i = 0; i < flags.repeat; ++i) {
     auto sample = bench.measure();
-    if (!sample.ok()) return interrupt.raised() ? kExitInterrupted : fail(sample.status());
+    if (!sample.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(sample.status());
     samples.push_back(*sample);
     if (is_terminal(2) && !flags.output.quiet) {
       fmt::print(stderr, "{}/{}: prefill {:.1f}, decode {:.2f} tok/s\n", i + 1, flags.repeat, sample->prefill,

@@ -175,7 +175,7 @@ int run(const ChatFlags& flags) {
   Interrupt interrupt;
   LiveLine live(flags.output.quiet, true);
   auto opened = open_model(flags.model, flags.output, interrupt, 1, &live);
-  if (!opened.ok()) return interrupt.raised() ? kExitInterrupted : fail(opened.status());
+  if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
   Model& model = **opened;
   if (!model.tokenizer().has_chat_template()) {
     return fail({Code::kUnsupported, "the model has no chat template: use stoke run for plain prompts"});

@@ -147,12 +147,12 @@ int run_convert(const ConvertFlags& flags) {
   const auto summary = convert_showing(flags, *path, interrupt);
   if (!summary.ok()) {
     const int status = fail(summary.status());
-    return summary.status().code() == Code::kCancelled ? kExitInterrupted : status;
+    return summary.status().code() == Code::kCancelled ? interrupt.exit_status() : status;
   }
   std::optional<Loss> loss;
   if (!flags.ppl.empty()) {
     const auto measured = measure_loss(flags, *path, text, interrupt);
-    if (interrupt.raised()) return kExitInterrupted;
+    if (interrupt.raised()) return interrupt.exit_status();
     if (!measured.ok()) return fail(measured.status().with("the store is written, but its perplexity is not known"));
     loss = *measured;
   }

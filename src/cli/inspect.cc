@@ -94,7 +94,7 @@ int run(const InspectFlags& flags) {
   if (flags.verify) {
     const Interrupt interrupt;
     const auto verified = verify_model(*path, flags.hashes, is_terminal(2), interrupt);
-    if (interrupt.raised()) return kExitInterrupted;
+    if (interrupt.raised()) return interrupt.exit_status();
     if (!verified.ok()) return fail(verified.status());
     json["verified"] = *verified;
     if (!flags.json) fmt::print("{:<16} {}\n", "verified", *verified);

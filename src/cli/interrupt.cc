@@ -1,5 +1,6 @@
 #include "cli/interrupt.h"
 
+#include <atomic>
 #include <csignal>
 
 #include "base/check.h"
@@ -9,9 +10,12 @@ namespace {
 
 // A signal handler can reach only what has static storage.
 CancelFlag interrupted{false};
+std::atomic<int> first_signal{0};
 bool installed = false;
 
 extern "C" void on_signal(int number) {
+  int none = 0;
+  first_signal.compare_exchange_strong(none, number);  // before the flag: who sees that reads this
   if (interrupted.exchange(true)) {
     std::signal(number, SIG_DFL);
     std::raise(number);
@@ -32,6 +36,7 @@ Interrupt::Interrupt() {
   CHECK(!installed);
   installed = true;
   interrupted = false;
+  first_signal = 0;
   handle(on_signal);
 }
 
@@ -41,6 +46,11 @@ Interrupt::~Interrupt() {
 }
 
 const CancelFlag& Interrupt::flag() const { return interrupted; }
-void Interrupt::clear() { interrupted = false; }
+void Interrupt::clear() {
+  interrupted = false;
+  first_signal = 0;
+}
+
+int Interrupt::exit_status() const { return 128 + first_signal; }
 
 }  // namespace stoke::cli

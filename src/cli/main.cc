@@ -1,6 +1,7 @@
 // stoke: language models on the processor. One file per verb; see verbs.h.
 #include <fmt/format.h>
 
+#include <csignal>
 #include <cstdio>
 
 #include "cli/verbs.h"
@@ -32,7 +33,7 @@ int parse_and_run(int argc, char** argv) {
   }
   const int status = context.action()();
   // A full disk or a closed pipe behind standard output is a failure like any other.
-  if (std::fflush(stdout) != 0 && status == 0) {
+  if ((std::fflush(stdout) != 0 || std::ferror(stdout) != 0) && status == 0) {
     return stoke::cli::fail({stoke::Code::kIo, "standard output: the result could not be written"});
   }
   return status;
@@ -41,6 +42,7 @@ int parse_and_run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of its write, with a name
   try {
     return parse_and_run(argc, argv);
   } catch (const std::bad_alloc&) {

@@ -20,15 +20,15 @@ int run(PplFlags flags) {
   if (flags.model.context < 4) return fail_usage("--ctx is the window here: at least 4");
   const Interrupt interrupt;
   auto opened = open_model(flags.model, flags.output, interrupt);
-  if (!opened.ok()) return interrupt.raised() ? kExitInterrupted : fail(opened.status());
+  if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
   Model& model = **opened;
   auto text = read_prompt(flags.prompt);
-  if (!text.ok()) return fail(text.status());
+  if (!text.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(text.status());
   const auto scored = score_text(
       model, *text,
       {.window = flags.model.context, .windows_max = flags.windows, .progress = is_terminal(2) && !flags.output.quiet},
       interrupt);
-  if (interrupt.raised()) return kExitInterrupted;
+  if (interrupt.raised()) return interrupt.exit_status();
   if (!scored.ok()) return fail(scored.status());
   const PplScore& score = *scored;
   if (flags.output.json) {

@@ -43,7 +43,7 @@ Result<formats::FiringStats> record(const ProfileModelFlags& flags, const Interr
 int profile_model(const ProfileModelFlags& flags) {
   const Interrupt interrupt;
   const auto stats = record(flags, interrupt);
-  if (!stats.ok()) return interrupt.raised() ? kExitInterrupted : fail(stats.status());
+  if (!stats.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(stats.status());
   const Status written = formats::write_firing(*stats, flags.output);
   if (!written.ok()) return fail(written);
   if (flags.json) {

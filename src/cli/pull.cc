@@ -164,7 +164,7 @@ int run(const PullFlags& flags) {
   const Result<Json> files = pull_all(flags, interrupt);
   if (!files.ok()) {
     const int status = fail(files.status());
-    return interrupt.raised() ? kExitInterrupted : status;
+    return interrupt.raised() ? interrupt.exit_status() : status;
   }
   const std::string path = files->front().at("path");
   if (flags.json) {

@@ -48,12 +48,12 @@ int run(const RunOptions& options) {
   const Interrupt interrupt;
   LiveLine live(options.output.quiet, !options.output.json);
   auto opened = open_model(options.model, options.output, interrupt, 1, &live);
-  if (!opened.ok()) return interrupt.raised() ? kExitInterrupted : fail(opened.status());
+  if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
   Model& model = **opened;
   auto generate = generate_options(options.sampling, model.tokenizer());
   if (!generate.ok()) return fail_usage(generate.status().message());
   auto prompt = prompt_tokens(options, model.tokenizer());
-  if (!prompt.ok()) return fail(prompt.status());
+  if (!prompt.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(prompt.status());
   if (prompt->empty()) return fail({Code::kInvalid, "the prompt is empty: give -p TEXT, -f FILE or standard input"});
 
   auto session = model.new_session();
@@ -82,7 +82,7 @@ int run(const RunOptions& options) {
   // Where both streams go to one file, the line must not stick to the text.
   const bool sticks = !options.output.json && !is_terminal(1) && !generation.text.ends_with('\n');
   if (options.output.stats) fmt::print(stderr, "{}{}\n", sticks ? "\n" : "", stats_line(model.stats()));
-  return close_trace(model, generation.stop_reason == StopReason::kCancelled ? kExitInterrupted : 0);
+  return close_trace(model, generation.stop_reason == StopReason::kCancelled ? interrupt.exit_status() : 0);
 }
 
 }  // namespace
@@ -98,7 +98,9 @@ void add_run(CLI::App& app, Context& context) {
   add_measuring_flags(*verb, options.model);
   add_output_flags(*verb, options.output);
   add_trace_flag(*verb, options.output);
-  verb->footer("Ctrl-C stops cleanly: what was generated stays, statistics are printed, the exit status is 130.");
+  verb->footer(
+      "Ctrl-C stops cleanly: what was generated stays, statistics are printed, the exit status is 130 (143 for "
+      "SIGTERM).");
   verb->callback([&] { context.run([&options] { return run(options); }); });
 }
 

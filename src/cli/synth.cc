@@ -135,7 +135,7 @@ int run_synth(const CLI::App& verb, const SynthFlags& flags) {
   if (shows) fmt::print(stderr, "\r\x1b[K");
   if (!summary.ok()) {
     const int status = fail(summary.status());
-    return summary.status().code() == Code::kCancelled ? kExitInterrupted : status;
+    return summary.status().code() == Code::kCancelled ? interrupt.exit_status() : status;
   }
   print_summary(flags, *summary);
   return 0;

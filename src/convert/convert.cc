@@ -323,8 +323,12 @@ uint64_t allocated_bytes(const std::string& path) {
   return ::stat(path.c_str(), &st) == 0 ? static_cast<uint64_t>(st.st_blocks) * 512 : 0;
 }
 
-Status check_room(const std::string& output, uint64_t bytes) {
+Status check_output(const std::string& output, uint64_t bytes) {
   constexpr double kMiB = 1 << 20;
+  struct stat st = {};
+  if (::stat(output.c_str(), &st) == 0 && !S_ISREG(st.st_mode)) {
+    return Status(Code::kInvalid, fmt::format("{}: exists and is not a regular file: name another output", output));
+  }
   STOKE_ASSIGN(const uint64_t room, sys::free_space(output));
   const uint64_t there = std::min(bytes, allocated_bytes(output + ".part"));
   if (bytes - there <= room) return ok_status();
@@ -374,7 +378,7 @@ Result<ConvertSummary> convert(const ConvertOptions& options) {
   PlanOptions how{.layout = options.layout, .down = options.down, .ffn_act = options.ffn_act, .stats = options.stats};
   STOKE_ASSIGN(how.quant, parse_quant(options.quant));
   STOKE_ASSIGN(const StorePlan plan, plan_store(options.model, how));
-  STOKE_TRY(check_room(options.output, plan.header.file_bytes()));
+  STOKE_TRY(check_output(options.output, plan.header.file_bytes()));
   STOKE_ASSIGN(const std::vector<engine::OpenedFile> files, engine::open_files(plan.source.files));
   STOKE_ASSIGN(const uint64_t identity, identity_of(plan));
   STOKE_ASSIGN(PartFile part, PartFile::open(options.output, identity, plan.header.file_bytes()));

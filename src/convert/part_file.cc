@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -51,10 +52,21 @@ void put_numbers(std::string* out, std::span<const uint32_t> numbers) {
 
 }  // namespace
 
-Status PartFile::lock() const {
-  if (::flock(file_.fd(), LOCK_EX | LOCK_NB) == 0) return ok_status();
-  return Status(Code::kInvalid,
-                fmt::format("{}: another process is writing it: wait for it, or name another output", file_.path()));
+// Between our opening and locking it, who wrote the file may have finished and renamed it: then we hold the finished
+// store, which is not ours to write, and open anew.
+Status PartFile::open_locked(const std::string& path) {
+  for (;;) {
+    STOKE_ASSIGN(file_, sys::File::open_write(path));
+    if (::flock(file_.fd(), LOCK_EX | LOCK_NB) != 0) {
+      return Status(Code::kInvalid,
+                    fmt::format("{}: another process is writing it: wait for it, or name another output", path));
+    }
+    struct stat held = {};
+    struct stat named = {};
+    if (::fstat(file_.fd(), &held) != 0) return Status(Code::kIo, fmt::format("{}: cannot look at it", path));
+    if (::stat(path.c_str(), &named) == 0 && held.st_ino == named.st_ino && held.st_dev == named.st_dev) break;
+  }
+  return ok_status();
 }
 
 // Whole entries count; a torn one at the end, and what came after it, is as if it had not been written.
@@ -98,8 +110,7 @@ Status PartFile::begin(uint64_t identity) {
 Result<PartFile> PartFile::open(const std::string& output, uint64_t identity, uint64_t bytes) {
   PartFile part;
   part.output_ = output;
-  STOKE_ASSIGN(part.file_, sys::File::open_write(output + ".part"));
-  STOKE_TRY(part.lock());
+  STOKE_TRY(part.open_locked(output + ".part"));
   STOKE_ASSIGN(part.journal_, sys::File::open_write(output + ".journal"));
   part.read_journal(identity);
   STOKE_ASSIGN(const uint64_t size, part.file_.size());

@@ -40,7 +40,7 @@ class PartFile {
 
  private:
   PartFile() = default;
-  Status lock() const;
+  Status open_locked(const std::string& path);
   void read_journal(uint64_t identity);
   Status begin(uint64_t identity);
 

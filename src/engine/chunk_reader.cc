@@ -13,6 +13,8 @@ namespace {
 
 using formats::Extent;
 
+constexpr int64_t kRowsTogether = 16;  // that share a checksum in a neuron store
+
 // Bytes of one source row in a piece's extent. Requires: not transposed.
 uint64_t stored_row_bytes(const MatrixSpec& spec) {
   if (spec.layout == PieceLayout::kMxfp4Split) return static_cast<uint64_t>(spec.info.cols) / 2;
@@ -62,6 +64,8 @@ Result<std::vector<OpenedFile>> open_files(const std::vector<std::string>& paths
   std::vector<OpenedFile> files;
   for (const std::string& path : paths) {
     STOKE_ASSIGN(sys::File buffered, sys::File::open_read(path));
+    // A part that the page cache holds would drag the next one into it, and so on to the end.
+    buffered.no_read_ahead();
     STOKE_ASSIGN(sys::File direct, sys::File::open_direct(path));
     files.push_back({std::move(buffered), std::move(direct)});
   }
@@ -79,6 +83,7 @@ Status plan_chunks(const formats::ModelFile& model, const MatrixSpec& spec, int3
     if (!needs_whole_piece(spec)) {
       const uint64_t row_cost = std::max<uint64_t>(stored_row_bytes(spec) * step, 1);
       rows_per_chunk = std::max<int64_t>(1, static_cast<int64_t>(chunk_bytes / row_cost));
+      if (rows_per_chunk > kRowsTogether) rows_per_chunk -= rows_per_chunk % kRowsTogether;
     }
     for (int64_t begin = 0; begin < piece.rows; begin += rows_per_chunk) {
       const int64_t count = std::min(rows_per_chunk, piece.rows - begin);

@@ -150,6 +150,7 @@ Status Engine::open_store(const ModelOptions& options) {
 }
 
 Status Engine::take_memory(const ModelOptions& options) {
+  cached_before_ = cached_now(prepared_.file);
   STOKE_TRY(open_store(options));
   const ModelSize size = model_size(nullptr);
   const Budget budget = find_budget(options.memory_bytes, held_now());
@@ -205,12 +206,12 @@ std::unique_ptr<model::Ffn> Engine::make_ffn(model::Multiplier& multiplier) {
 }
 
 Status Engine::open_resident(const ModelOptions& options) {
-  if (store_) STOKE_TRY(store_->hold_all());
-  cached_before_ = cached_now(prepared_.file);
+  if (store_) STOKE_TRY(store_->hold_all(options.cancel));
   STOKE_ASSIGN(
       resident_,
       ResidentSource::open(prepared_.file, prepared_.loaded.plan,
                            {.conversion = {.dequantize = kernels_->dequantize_row, .quantize = kernels::quantize_row},
+                            .checks = store_ ? &store_->matrix_checks() : nullptr,
                             .cancel = options.cancel}));
   return ok_status();
 }
@@ -244,6 +245,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   foresee(request, tightness);
   memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights + memory_.kv, memory_.forecast);
   streaming_->source().watch(options.cancel);
+  if (store_) streaming_->source().check_against(&store_->matrix_checks());
   streaming_->poll_from(*threads_);
   streaming_->source().start();
   populate();

@@ -133,10 +133,10 @@ class Engine {
   Timings timings_;
   std::vector<float> score_rows_;  // (kScoreRows, vocab)
   std::unique_ptr<kv::KvPool> pool_;
+  std::unique_ptr<SparseStore> store_;        // of a neuron store: its records, and the checksums that sources use
   std::unique_ptr<ResidentSource> resident_;  // one of these two
   std::unique_ptr<Streaming> streaming_;
-  std::unique_ptr<SparseStore> store_;  // of a neuron store: its records
-  sys::Populator populator_;            // of the memory of both, so gone before them
+  sys::Populator populator_;  // of the memory of both, so gone before them
   std::span<formats::LayerFiring> recorded_;
   int64_t kv_room_ = 0;  // bytes of the KV pool that streaming has made room for
   std::unique_ptr<CancellableSource> cancellable_;

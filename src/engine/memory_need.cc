@@ -11,6 +11,8 @@ namespace stoke::engine {
 namespace {
 
 constexpr int64_t kLeastContext = 256;
+// Beside what we hold, the kernel charges page tables, queues and the program's own pages to us.
+constexpr int64_t kKernelBytes = int64_t{24} << 20;
 // Read buffers of the loader's threads while loading (resident_source.h: four, of a chunk of 4 MiB each).
 constexpr int64_t kLoaderBytes = 4 * (int64_t{4} << 20);
 
@@ -126,8 +128,9 @@ Result<Sizes> fit_streaming(const std::string& path, const ModelSize& model, con
 
 Budget find_budget(int64_t wanted, int64_t held) {
   const sys::MemoryLimit limit = sys::memory_limit();
-  const int64_t margin = std::max(int64_t{64} << 20, static_cast<int64_t>(limit.bytes / 50));
-  const int64_t free = std::max<int64_t>(0, static_cast<int64_t>(limit.available) - margin) + held;
+  const int64_t margin =
+      wanted > 0 ? kKernelBytes : std::max(int64_t{64} << 20, static_cast<int64_t>(limit.bytes / 50));
+  const int64_t free = std::max<int64_t>(0, static_cast<int64_t>(limit.available) + held - margin);
   if (wanted > 0 && wanted <= free) return {wanted, "--memory"};
   return {free, fmt::format("what is free here less {}: {}", bytes_text(margin), limit.how)};
 }

@@ -49,7 +49,8 @@ struct Budget {
   int64_t bytes = 0;
   std::string source;
 };
-// The user's bound, or what machine and cgroup leave free less a margin for others (2 %, at least 64 MiB); the smaller.
+// The user's bound, or what machine and cgroup leave free, the smaller. Left to others: 24 MiB for the kernel where the
+// user gave a bound, else 2 %, at least 64 MiB.
 // `held`: what this process holds already and may keep.
 Budget find_budget(int64_t wanted, int64_t held);
 

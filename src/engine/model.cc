@@ -76,6 +76,9 @@ Status Model::decode(std::span<Session* const> sessions, std::span<const int32_t
 
 namespace {
 
+// The same program holds a little more at one start than at another, and `memory_min_bytes` is a promise.
+constexpr int64_t kHeldDrift = int64_t{1} << 20;
+
 // What is known of a model that would be streamed.
 struct Streamed {
   const engine::Prepared& prepared;
@@ -124,17 +127,15 @@ Status add_forecast(const Streamed& s, const engine::Budget& budget, int threads
 }
 
 // What streaming changes about the fit: its minimum, and the advice where not all of the model fits.
-Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, const engine::Ablation& ablation,
-                     sys::ThreadPool& threads, Fit* fit) {
+Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, sys::ThreadPool& threads,
+                     const engine::SparseStore* store, Fit* fit) {
   STOKE_ASSIGN(const engine::Streaming::Range range, engine::Streaming::range({.file = prepared.file,
                                                                                .plan = prepared.loaded.plan,
                                                                                .weights = prepared.loaded.weights,
                                                                                .config = prepared.loaded.config}));
   STOKE_ASSIGN(const auto streaming, engine::Streaming::open(prepared.file));
-  std::unique_ptr<engine::SparseStore> store;
   int64_t least = range.least;
-  if (!prepared.loaded.tables.empty()) {
-    STOKE_ASSIGN(store, engine::SparseStore::open(prepared.file, prepared.loaded, ablation));
+  if (store != nullptr) {
     size.ffn_bytes = [&](int64_t batch) {
       return store->ffn_bytes(kernels::best(), threads, batch, &streaming->queue());
     };
@@ -142,17 +143,16 @@ Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, c
   }
   engine::Sizes sizes = prepared.wanted;
   if (prepared.batch_is_free) sizes.batch = std::min(sizes.batch, engine::kLeastBatch);
-  const int64_t held = static_cast<int64_t>(sys::process_memory().anonymous) + engine::kSlackBytes;
+  const int64_t held = static_cast<int64_t>(sys::process_memory().anonymous) + engine::kSlackBytes + kHeldDrift;
   const int64_t fixed = engine::memory_need_streaming(size, sizes, held).total;
   fit->memory_min_bytes = std::min(fit->memory_min_bytes, fixed + least);
-  if (store) fit->memory_min_bytes = fixed + least;
   const int64_t budget = fit->report.budget;
   if (fit->fits || budget < fixed + least) return ok_status();
   return add_forecast({.prepared = prepared,
                        .size = size,
                        .range = range,
                        .streaming = *streaming,
-                       .store = store.get(),
+                       .store = store,
                        .held = held,
                        .least_weights = least},
                       {budget, fit->report.budget_source}, threads.size(), fit);
@@ -163,8 +163,13 @@ Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, c
 Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   STOKE_ASSIGN(const engine::Prepared prepared, engine::prepare(path, options));
   sys::ThreadPool threads(options.threads > 0 ? options.threads : engine::default_threads());
+  engine::ModelSize size = prepared.size(threads);
   STOKE_ASSIGN(const engine::Ablation ablation, engine::find_ablation(options.ablation));
-  const engine::ModelSize size = prepared.size(threads);
+  std::unique_ptr<engine::SparseStore> store;
+  if (!prepared.loaded.tables.empty()) {
+    STOKE_ASSIGN(store, engine::SparseStore::open(prepared.file, prepared.loaded, ablation));
+    size.ffn_bytes = [&](int64_t batch) { return store->ffn_bytes(kernels::best(), threads, batch, nullptr); };
+  }
   const engine::Budget budget =
       engine::find_budget(options.memory_bytes, static_cast<int64_t>(sys::process_memory().anonymous));
   const model::Config& config = prepared.loaded.config;
@@ -175,12 +180,14 @@ Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   fit.report = engine::memory_need(size, prepared.wanted);
   fit.report.budget = budget.bytes;
   fit.report.budget_source = budget.source;
-  fit.memory_full_bytes = fit.report.total;
-  fit.fits = fit.memory_full_bytes <= budget.bytes;
-  fit.memory_min_bytes = engine::least_memory(size, prepared.wanted);
+  fit.memory_full_bytes = fit.report.total + kHeldDrift;
+  fit.fits = fit.report.total <= budget.bytes;
+  engine::Sizes least = prepared.wanted;
+  if (prepared.batch_is_free) least.batch = std::min(least.batch, engine::kLeastBatch);
+  fit.memory_min_bytes = engine::memory_need(size, least).total + kHeldDrift;
   fit.advice = engine::fit_advice(size, prepared.wanted, budget);
   // A model that cannot be streamed keeps the figures of one that is held whole.
-  if (!add_streaming(prepared, size, ablation, threads, &fit).ok() && !prepared.loaded.tables.empty()) fit.fits = false;
+  if (!add_streaming(prepared, size, threads, store.get(), &fit).ok() && store != nullptr) fit.fits = false;
   fit.types = engine::type_shares(prepared.file);
   fit.files = std::ssize(prepared.file.files);
   fit.experts = config.moe.experts;

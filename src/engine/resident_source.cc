@@ -7,11 +7,13 @@
 #include <functional>
 #include <mutex>
 #include <numeric>
+#include <system_error>
 #include <thread>
 #include <utility>
 
 #include "base/check.h"
 #include "engine/chunk_reader.h"
+#include "pipeline/stream_source.h"
 #include "sys/clock.h"
 #include "sys/memory.h"
 
@@ -34,6 +36,7 @@ struct ResidentSource::Loader {
   Status prepare(const formats::ModelFile& model);
   void start();
   void load_chunks();
+  Status load_chunk(ChunkReader& reader, const Chunk& chunk) const;
   // Requires: lock held. True when rows [wanted) of a matrix are all in place.
   bool loaded(int32_t matrix, RowRange wanted) const;
   Status wait_rows(int32_t matrix, RowRange wanted);
@@ -111,7 +114,25 @@ void ResidentSource::Loader::start() {
   row_reader = std::make_unique<ChunkReader>(files, ResidentOptions::Reads::kBuffered, options.conversion);
   if (chunks.empty()) finished.store(true);
   const size_t count = std::min(static_cast<size_t>(std::max(1, options.threads)), chunks.size());
-  for (size_t i = 0; i < count; ++i) threads.emplace_back([this] { load_chunks(); });
+  try {
+    for (size_t i = 0; i < count; ++i) threads.emplace_back([this] { load_chunks(); });
+  } catch (const std::system_error&) {
+    if (threads.empty()) load_chunks();  // a container may allow few threads: any one is enough, if need be our own
+  }
+}
+
+Status ResidentSource::Loader::load_chunk(ChunkReader& reader, const Chunk& chunk) const {
+  const MatrixSpec& spec = plan.matrices[static_cast<size_t>(chunk.matrix)];
+  std::byte* to = row_address(chunk.matrix, chunk.rows.begin);
+  const Status read = reader.read(spec, chunk, to);
+  if (!read.ok()) return read.with("tensor " + spec.name);
+  const Piece& piece = spec.pieces[static_cast<size_t>(chunk.piece)];
+  if (options.checks == nullptr || !spec.verbatim() || piece.row_step != 1) return ok_status();
+  const uint64_t bytes = static_cast<uint64_t>(chunk.rows.size()) * spec.info.row_bytes;
+  const uint64_t offset =
+      piece.extent.offset + static_cast<uint64_t>(piece.row_begin + chunk.piece_row) * spec.info.row_bytes;
+  const auto damaged = options.checks->first_damaged(to, offset, bytes);
+  return damaged ? pipeline::damaged_matrix(files[piece.extent.file].direct.path(), spec.name, *damaged) : ok_status();
 }
 
 void ResidentSource::Loader::load_chunks() {
@@ -119,9 +140,8 @@ void ResidentSource::Loader::load_chunks() {
   ReadCounts before;
   for (size_t i = next.fetch_add(1); i < chunks.size() && !stop.load(); i = next.fetch_add(1)) {
     const Chunk& chunk = chunks[i];
-    const MatrixSpec& spec = plan.matrices[static_cast<size_t>(chunk.matrix)];
-    Status status = reader.read(spec, chunk, row_address(chunk.matrix, chunk.rows.begin));
-    if (!status.ok()) status = status.with("tensor " + spec.name);
+    Status status = load_chunk(reader, chunk);
+    if (!status.ok()) status = load_chunk(reader, chunk);  // once more: some errors pass
     const ReadCounts& now = reader.counts();
     const std::lock_guard lock(mutex);
     counts.bytes += now.bytes - before.bytes;
@@ -208,7 +228,8 @@ Status ResidentSource::read_row(model::MatrixId id, int64_t row, std::byte* dst)
     const std::lock_guard lock(loader.mutex);
     there = loader.loaded(id.index, wanted);
   }
-  if (!there && !needs_whole_piece(loader.plan.matrices[at])) {
+  // A row alone cannot be held against a checksum, which it shares with others.
+  if (!there && loader.options.checks == nullptr && !needs_whole_piece(loader.plan.matrices[at])) {
     const auto from = loader.chunks.begin() + static_cast<std::ptrdiff_t>(loader.first_chunk[at]);
     const auto to = loader.chunks.begin() + static_cast<std::ptrdiff_t>(loader.end_chunk[at]);
     const auto holder = std::lower_bound(from, to, row, [](const Chunk& c, int64_t r) { return c.rows.end <= r; });

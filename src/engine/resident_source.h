@@ -22,6 +22,7 @@
 #include "engine/weight_plan.h"
 #include "formats/model_file.h"
 #include "model/weight_source.h"
+#include "sys/checked_ranges.h"
 
 namespace stoke::engine {
 
@@ -36,8 +37,9 @@ struct ResidentOptions {
   Reads reads = Reads::kAuto;
   int threads = 4;  // also the depth of the queue at the disk
   size_t chunk_bytes = size_t{4} << 20;
-  RowConversion conversion;                   // needed only where a matrix is converted
-  const std::atomic<bool>* cancel = nullptr;  // when it becomes true, waiting acquires fail with kCancelled
+  RowConversion conversion;                    // needed only where a matrix is converted
+  const sys::CheckedRanges* checks = nullptr;  // of the first file: what is read is held against them
+  const std::atomic<bool>* cancel = nullptr;   // when it becomes true, waiting acquires fail with kCancelled
 };
 
 struct LoadStats {

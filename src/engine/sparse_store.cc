@@ -6,9 +6,12 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <string_view>
+#include <unordered_set>
 
 #include "base/check.h"
 #include "formats/neuron_store.h"
+#include "pipeline/stream_source.h"
 #include "sys/checksum.h"
 #include "sys/profile.h"
 #include "tensor/half.h"
@@ -85,16 +88,43 @@ Status SparseStore::log_firings(const std::string& path) {
 Status SparseStore::load_checksums() {
   STOKE_ASSIGN(const formats::NeuronStore store, formats::read_neuron_store(file_));
   STOKE_ASSIGN(auto bytes, formats::DiskFiles().open(file_.files.front()));
-  STOKE_ASSIGN(formats::StoreChecksums loaded, formats::load_store_checksums(*bytes, store));
-  checksums_ = std::move(loaded.records);
+  STOKE_ASSIGN(checksums_, formats::load_store_checksums(*bytes, store));
+  std::vector<sys::CheckedRange> ranges;
+  for (const formats::MatrixUnits& units : store.matrices) {
+    const formats::Extent& extent = file_.tensors[units.tensor].extent;
+    ranges.push_back({.offset = extent.offset,
+                      .bytes = extent.bytes,
+                      .unit_bytes = units.unit_bytes,
+                      .checksums = std::span(checksums_.matrices)
+                                       .subspan(static_cast<size_t>(units.first), static_cast<size_t>(units.count))});
+  }
+  matrix_checks_ = sys::CheckedRanges(std::move(ranges));
+  STOKE_TRY(check_vectors(*bytes, store));
   if (ablation_.hot) {
     STOKE_ASSIGN(rates_, formats::load_store_firing(*bytes, store));
     hot_first_ = store.hot_first;
   }
   for (pipeline::NeuronTable& table : tables_) {
     table.checksums =
-        std::span(checksums_)
+        std::span(checksums_.records)
             .subspan(static_cast<size_t>(table.records.first_checksum), static_cast<size_t>(table.records.neurons));
+  }
+  return ok_status();
+}
+
+// Norms, biases and factors were read by the loader, which knows no checksums: they are read once more. Matrices are
+// held against theirs when they are read.
+Status SparseStore::check_vectors(formats::ByteSource& file, const formats::NeuronStore& store) const {
+  std::unordered_set<std::string_view> matrices;
+  for (const MatrixSpec& spec : loaded_.plan.matrices) matrices.insert(spec.name);
+  std::vector<std::byte> bytes;
+  for (const formats::MatrixUnits& units : store.matrices) {
+    const formats::TensorEntry& tensor = file_.tensors[units.tensor];
+    if (matrices.contains(tensor.name)) continue;
+    bytes.resize(tensor.extent.bytes);
+    STOKE_TRY(file.read(tensor.extent.offset, bytes));
+    const auto damaged = matrix_checks_.first_damaged(bytes.data(), tensor.extent.offset, bytes.size());
+    if (damaged) return pipeline::damaged_matrix(file.path(), tensor.name, *damaged);
   }
   return ok_status();
 }
@@ -120,7 +150,10 @@ Status SparseStore::load_scales() {
       if (!slice.valid()) return ok_status();
       const MatrixSpec& spec = spec_of(slice);
       const size_t bytes = static_cast<size_t>(spec.info.rows) * spec.info.row_bytes;
-      STOKE_TRY(file->read(spec.pieces.front().extent.offset, std::span(scales_).subspan(at, bytes)));
+      const uint64_t offset = spec.pieces.front().extent.offset;
+      STOKE_TRY(file->read(offset, std::span(scales_).subspan(at, bytes)));
+      const auto damaged = matrix_checks_.first_damaged(scales_.data() + at, offset, bytes);
+      if (damaged) return pipeline::damaged_matrix(file->path(), spec.name, *damaged);
       *to = reinterpret_cast<const uint16_t*>(scales_.data() + at);
       at += bytes;
       return ok_status();
@@ -185,7 +218,7 @@ int64_t SparseStore::ffn_bytes(const kernels::Kernels& kernels, sys::ThreadPool&
                                                          options(max_tokens)));
 }
 
-Status SparseStore::hold_all() {
+Status SparseStore::hold_all(const CancelFlag* cancel) {
   rates_ = std::vector<uint16_t>();
   size_t all = 0;
   for (const pipeline::NeuronTable& table : tables_) all += padded(table.records.bytes());
@@ -195,7 +228,7 @@ Status SparseStore::hold_all() {
   STOKE_ASSIGN(const std::vector<OpenedFile> files, open_files(file_.files));
   size_t at = 0;
   for (pipeline::NeuronTable& table : tables_) {
-    STOKE_TRY(read_records(&table, arena_.data() + at, files[table.records.file]));
+    STOKE_TRY(load_records(table, arena_.data() + at, files[table.records.file], cancel));
     table.hot = arena_.data() + at;
     table.hot_count = table.expert_neurons();
     at += padded(table.records.bytes());
@@ -203,17 +236,23 @@ Status SparseStore::hold_all() {
   return ok_status();
 }
 
-Status SparseStore::read_records(pipeline::NeuronTable* table, std::byte* to, const OpenedFile& file) {
-  const uint64_t all = table->records.bytes();
-  const uint64_t align = std::max<uint64_t>(file.direct.alignment(), 1);
+namespace {
+
+// All bytes of a table, in large reads.
+Status read_table(const RecordTable& records, std::byte* to, const sys::File& file, const CancelFlag* cancel) {
+  const uint64_t all = records.bytes();
+  const uint64_t align = std::max<uint64_t>(file.alignment(), 1);
   STOKE_ASSIGN(const std::unique_ptr<io::Reader> reader, io::open_reader({.depth = kLoadDepth}, nullptr));
   std::vector<io::Done> done(kLoadDepth);
   std::vector<io::Read> reads;
   for (uint64_t begin = 0; begin < all || reader->in_flight() > 0;) {
+    if (cancel != nullptr && cancel->load(std::memory_order_relaxed)) {
+      return Status(Code::kCancelled, "stopped while the records were being read");
+    }
     for (; begin < all && reader->in_flight() < reader->depth(); begin += kLoadBytes) {
       const uint64_t bytes = std::min<uint64_t>(kLoadBytes, all - begin);
-      reads.push_back({.file = &file.direct,
-                       .offset = table->records.offset + begin,
+      reads.push_back({.file = &file,
+                       .offset = records.offset + begin,
                        .bytes = static_cast<uint32_t>((bytes + align - 1) / align * align),
                        .at_least = static_cast<uint32_t>(bytes),
                        .dst = to + begin,
@@ -222,19 +261,41 @@ Status SparseStore::read_records(pipeline::NeuronTable* table, std::byte* to, co
     }
     const size_t count = reader->wait(done);
     for (size_t i = 0; i < count; ++i) {
-      if (done[i].error != 0)
-        return io::read_failure(reads[done[i].tag], done[i]).with("tensor " + table->records.name);
+      const io::Read& read = reads[done[i].tag];
+      file.drop_read(read.offset, read.bytes);
+      if (done[i].error != 0) return io::read_failure(read, done[i]).with("tensor " + records.name);
     }
   }
-  for (int64_t n = 0; n < table->records.neurons; ++n) {
-    const std::byte* record = to + static_cast<size_t>(n) * table->record_bytes();
-    if (sys::checksum32(record, table->record_bytes()) == table->checksums[static_cast<size_t>(n)]) continue;
-    return Status(Code::kCorrupt,
-                  fmt::format("{}: layer {}, neuron {} at offset {} does not have its checksum: fetch or convert the "
-                              "store again (stoke inspect --verify says what else is damaged)",
-                              file.direct.path(), table->records.layer, n, table->records.offset_of(n)));
+  return ok_status();
+}
+
+// kCorrupt where a record does not have its checksum.
+Status check_records(const pipeline::NeuronTable& table, const std::byte* first, const sys::File& file) {
+  for (int64_t n = 0; n < table.records.neurons; ++n) {
+    const std::byte* record = first + static_cast<size_t>(n) * table.record_bytes();
+    if (sys::checksum32(record, table.record_bytes()) == table.checksums[static_cast<size_t>(n)]) continue;
+    return Status(
+        Code::kCorrupt,
+        fmt::format("{}: layer {}, neuron {}, offset {}: its checksum does not match, twice: fetch or convert "
+                    "the store again (stoke inspect --verify says what else is damaged)",
+                    file.path(), table.records.layer, n, table.records.offset_of(n)));
   }
   return ok_status();
+}
+
+}  // namespace
+
+// What went wrong is read once more: some errors pass.
+Status SparseStore::load_records(const pipeline::NeuronTable& table, std::byte* to, const OpenedFile& file,
+                                 const CancelFlag* cancel) const {
+  Status status;
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    status = read_table(table.records, to, file.direct, cancel);
+    if (status.code() == Code::kCancelled) return status;
+    if (status.ok()) status = check_records(table, to, file.direct);
+    if (status.ok()) break;
+  }
+  return status;
 }
 
 plan::Plan SparseStore::plan(int64_t room, int64_t kv, const Streaming::Range& matrices) const {

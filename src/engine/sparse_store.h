@@ -20,6 +20,7 @@
 #include "engine/model_loader.h"
 #include "engine/streaming.h"
 #include "formats/model_file.h"
+#include "formats/neuron_store.h"
 #include "kernels/kernels.h"
 #include "model/ffn.h"
 #include "model/matmul.h"
@@ -30,6 +31,7 @@
 #include "pipeline/sparse_ffn.h"
 #include "plan/plan.h"
 #include "stoke/stoke.h"
+#include "sys/checked_ranges.h"
 #include "sys/memory.h"
 #include "sys/populator.h"
 #include "sys/thread_pool.h"
@@ -46,6 +48,8 @@ class SparseStore {
   Status log_firings(const std::string& path);
 
   int64_t record_bytes() const;  // of all records
+  // What reads of the other tensors are held against.
+  const sys::CheckedRanges& matrix_checks() const { return matrix_checks_; }
   // Bytes that make progress, and worth the name.
   int64_t least_bytes() const;
   const Ablation& ablation() const { return ablation_; }
@@ -58,8 +62,9 @@ class SparseStore {
   // What a token chooses of the records, as is assumed, with the plan's segments in memory.
   void add_work(const plan::Plan& plan, TokenWork* work) const;
 
-  // One of these: reads every record into memory, or takes what the plan gives (bookkeeping included).
-  Status hold_all();
+  // One of these: reads every record into memory (kCancelled once `cancel`, which may be null, is set), or takes what
+  // the plan gives (bookkeeping included).
+  Status hold_all(const CancelFlag* cancel);
   Status cache_in(const plan::Plan& plan, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue);
   // After cache_in(), once, before the first pass.
   Status fill(const CancelFlag* cancel);
@@ -82,12 +87,14 @@ class SparseStore {
   SparseStore(const formats::ModelFile& file, const ModelPlan& loaded, const Ablation& ablation)
       : file_(file), loaded_(loaded), ablation_(ablation) {}
   Status load_checksums();
+  Status check_vectors(formats::ByteSource& file, const formats::NeuronStore& store) const;
   Status load_scales();
   Status fill_layer(pipeline::RecordLoader& loader, size_t layer, const CancelFlag* cancel);
   Status fill_hot(pipeline::RecordLoader& loader, const pipeline::NeuronTable& table, const CancelFlag* cancel);
   bool wants_cold(size_t layer, int64_t neuron) const;
   void seed(const pipeline::NeuronTable& table);
-  Status read_records(pipeline::NeuronTable* table, std::byte* to, const OpenedFile& file);
+  Status load_records(const pipeline::NeuronTable& table, std::byte* to, const OpenedFile& file,
+                      const CancelFlag* cancel) const;
   int64_t slot_cost() const;
   cache::CacheOptions cache_options() const;  // with one slot
   int64_t cache_tables() const;               // bytes beside its slots
@@ -97,7 +104,8 @@ class SparseStore {
   const formats::ModelFile& file_;
   const ModelPlan& loaded_;
   Ablation ablation_;
-  std::vector<uint32_t> checksums_;
+  formats::StoreChecksums checksums_;
+  sys::CheckedRanges matrix_checks_;
   std::vector<std::byte> scales_;
   std::vector<uint16_t> rates_;  // of all records, until the cache was filled; empty: not known
   bool hot_first_ = false;

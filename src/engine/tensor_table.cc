@@ -252,10 +252,13 @@ Status TensorTable::read(const TensorEntry& tensor, std::vector<float>* out) {
   auto it = files_.find(tensor.extent.file);
   if (it == files_.end()) {
     STOKE_ASSIGN(sys::File opened, sys::File::open_read(file_.files[tensor.extent.file]));
+    opened.no_read_ahead();
     it = files_.emplace(tensor.extent.file, std::move(opened)).first;
   }
   std::vector<std::byte> raw(bytes);
   STOKE_TRY(it->second.pread_full(raw.data(), bytes, tensor.extent.offset));
+  constexpr size_t kTableBytes = size_t{64} << 10;  // more than any norm: factors of experts
+  if (bytes >= kTableBytes) it->second.drop_read(tensor.extent.offset, bytes);
   to_float(tensor.type, raw.data(), out);
   return ok_status();
 }

@@ -40,6 +40,10 @@ class DiskSource final : public ByteSource {
       if (got == 0) return ends_early(path_, offset, out.size(), size_);
       done += static_cast<size_t>(got);
     }
+    // Large tables are read once and kept by who reads them.
+    constexpr size_t kLarge = size_t{1} << 20;
+    if (out.size() >= kLarge)
+      ::posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(out.size()), POSIX_FADV_DONTNEED);
     return ok_status();
   }
 
@@ -72,7 +76,8 @@ class MemorySource final : public ByteSource {
 }  // namespace
 
 Result<std::unique_ptr<ByteSource>> DiskFiles::open(const std::string& path) const {
-  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Without O_NONBLOCK the open of a FIFO would wait for a writer.
+  int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
   if (fd < 0) {
     Code code = errno == ENOENT || errno == ENOTDIR ? Code::kNotFound : Code::kIo;
     return Status(code, fmt::format("{}: cannot open: {}", path, strerror(errno)));
@@ -82,6 +87,8 @@ Result<std::unique_ptr<ByteSource>> DiskFiles::open(const std::string& path) con
     ::close(fd);
     return Status(Code::kInvalid, fmt::format("{}: not a regular file", path));
   }
+  // Read-ahead would cache the weights that lie behind the metadata.
+  ::posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM);
   return std::unique_ptr<ByteSource>(std::make_unique<DiskSource>(path, fd, static_cast<uint64_t>(st.st_size)));
 }
 

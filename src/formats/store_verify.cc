@@ -66,6 +66,7 @@ class Verifier {
       STOKE_ASSIGN(buffer_, sys::Memory::map(superset));
     }
     STOKE_TRY(file_.pread_some(buffer_.data(), superset, lead + bytes, begin));
+    file_.drop_read(begin, superset);
     return static_cast<const std::byte*>(buffer_.data() + lead);
   }
 

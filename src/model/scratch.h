@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 #include "base/check.h"
 
@@ -42,7 +43,7 @@ class Scratch {
   explicit Scratch(size_t bytes)
       : data_(static_cast<std::byte*>(std::aligned_alloc(kScratchAlignment, bytes == 0 ? kScratchAlignment : bytes))),
         bytes_(bytes) {
-    CHECK(data_ != nullptr);
+    if (data_ == nullptr) throw std::bad_alloc();  // as a vector would
   }
   std::byte* data() const { return data_.get(); }
   size_t bytes() const { return bytes_; }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "base/check.h"
 #include "sys/checksum.h"
@@ -49,7 +50,7 @@ ClusterRing::ClusterRing(std::span<const NeuronTable> tables, cache::UnitCache* 
   if (each == 0) return;
   CHECK(queue != nullptr);
   Result<sys::Memory> memory = sys::Memory::map(bytes(tables, options));
-  CHECK(memory.ok());
+  if (!memory.ok()) throw std::bad_alloc();  // as the vectors beside it
   memory_ = std::move(*memory);
   for (size_t i = 0; i < buffers_.size(); ++i) buffers_[i].data = memory_.data() + i * each;
 }

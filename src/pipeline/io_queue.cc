@@ -61,6 +61,7 @@ size_t IoQueue::deliver(size_t count) {
     if (trace_ != nullptr) {
       trace_->add_read(request.read.file, request.read.offset, done.bytes, request.submitted_ns);
     }
+    if (request.read.file != nullptr) request.read.file->drop_read(request.read.offset, request.read.bytes);
     request.client->on_read(request.read, {.tag = request.read.tag, .error = done.error, .bytes = done.bytes});
   }
   return count;

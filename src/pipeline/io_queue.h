@@ -4,7 +4,8 @@
 // flight), submits them in one system call and delivers what is done. pump() is cheap when there is nothing to do, and
 // is called from the thread pool's poll hook, between tiles of work.
 // Thread role: the control thread. Ownership: the reader outlives the queue, the queue its clients. Queues are of fixed
-// size: nothing is allocated after construction. Errors: delivered to the client with the read.
+// size: nothing is allocated after construction. What a file that is not direct left in the page cache is dropped.
+// Errors: delivered to the client with the read.
 #pragma once
 
 #include <cstddef>

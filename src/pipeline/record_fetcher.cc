@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "base/check.h"
 #include "sys/checksum.h"
@@ -37,7 +38,8 @@ RecordFetcher::RecordFetcher(const FetchOptions& options, cache::UnitCache* cach
                              size_t jobs)
     : options_(options), cache_(cache), queue_(queue), board_(board), bounce_bytes_(bounce_bytes(options)) {
   Result<sys::Memory> memory = sys::Memory::map(bytes(options));
-  CHECK(memory.ok() && options.transients >= kClusterNeurons);
+  CHECK(options.transients >= kClusterNeurons);
+  if (!memory.ok()) throw std::bad_alloc();  // as the vectors beside it
   memory_ = std::move(*memory);
   for (int32_t i = options.transients; i > 0; --i) free_transients_.push_back(i - 1);
   for (int32_t i = options.bounces; i > 0; --i) free_bounces_.push_back(i - 1);

@@ -1,5 +1,7 @@
 #include "pipeline/stream_source.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/check.h"
@@ -110,18 +112,33 @@ bool StreamSource::load(UnitId id, IoQueue::Priority priority) {
   return true;
 }
 
+Status damaged_matrix(const std::string& path, const std::string& tensor, uint64_t offset) {
+  return Status(Code::kCorrupt, fmt::format("{}: tensor {}, offset {}: its checksum does not match, twice: fetch or "
+                                            "convert the store again",
+                                            path, tensor, offset));
+}
+
+// Of bytes that came, or did not.
+Status StreamSource::read_failure_of(UnitId id, const io::Read& read, const io::Done& done) const {
+  const Unit& unit = table_.unit(id);
+  const std::string& name = table_.matrix({unit.matrix}).name;
+  if (done.error != 0) return io::read_failure(read, done).with("tensor " + name);
+  if (checks_ == nullptr) return ok_status();
+  const auto damaged = checks_->first_damaged(read.dst + (unit.offset - read.offset), unit.offset, unit.bytes);
+  return damaged ? damaged_matrix(unit.file->path(), name, *damaged) : ok_status();
+}
+
 void StreamSource::on_read(const io::Read& read, const io::Done& done) {
   const UnitId id = {static_cast<int32_t>(read.tag)};
   Live& unit = live(id);
   const io::Read whole = read_of(id, unit.slot);
-  if (done.error != 0 && unit.guessed) return abandon_guess(id);
-  if (done.error != 0) {
+  if (const Status failed = read_failure_of(id, whole, done); !failed.ok()) {
+    if (unit.guessed) return abandon_guess(id);
     if (!unit.retried && queue_.push(*this, whole, IoQueue::Priority::kUrgent)) {  // once more: some errors pass
       unit.retried = true;
       return;
     }
-    if (failure_.ok())
-      failure_ = io::read_failure(whole, done).with("tensor " + table_.matrix({table_.unit(id).matrix}).name);
+    if (failure_.ok()) failure_ = failed;
     if (!table_.unit(id).expert) {
       cache_.pin(id, false);
       streaming_ -= unit.pinned ? 0 : 1;
@@ -132,10 +149,6 @@ void StreamSource::on_read(const io::Read& read, const io::Done& done) {
     return;
   }
   end_ahead(id);
-  if (!read.file->direct()) {
-    counts_.bytes_buffered += done.bytes;
-    read.file->drop_cached(read.offset, read.bytes);
-  }
   const bool hold = (unit.wanted || unit.guessed) && !unit.held;
   cache_.commit(unit.slot, hold);
   if (hold) unit.held = true;

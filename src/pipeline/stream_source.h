@@ -22,6 +22,7 @@
 #include "pipeline/io_queue.h"
 #include "pipeline/row_reader.h"
 #include "pipeline/unit_table.h"
+#include "sys/checked_ranges.h"
 #include "sys/memory.h"
 #include "sys/populator.h"
 
@@ -43,8 +44,10 @@ struct StreamCounts {
   uint64_t guesses_used = 0;  // ... were then asked for
   uint64_t dense_hits = 0;    // blocks that were pinned
   uint64_t dense_misses = 0;
-  uint64_t bytes_buffered = 0;  // read through the page cache, since the file system offers nothing else
 };
+
+// kCorrupt: rows of a matrix, from `offset` in the file, do not have their checksum.
+Status damaged_matrix(const std::string& path, const std::string& tensor, uint64_t offset);
 
 class StreamSource final : public model::WeightSource, private ReadClient {
  public:
@@ -69,6 +72,11 @@ class StreamSource final : public model::WeightSource, private ReadClient {
 
   // Fails waiting acquires with kCancelled; may be set by a signal handler.
   void watch(const std::atomic<bool>* cancel) { cancel_ = cancel; }
+  // Holds what is read against checksums, as far as they are known; they outlive the source.
+  void check_against(const sys::CheckedRanges* checks) {
+    checks_ = checks;
+    rows_.check_against(checks);
+  }
   // Starts reading what the first pass needs.
   void start();
   // Gives slots from the end of the arena back to the system, down to `slots`. Waits for what is in flight.
@@ -156,6 +164,7 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void loosen(cache::UnitId needed);
   Status wait_for(cache::UnitId id);
   std::byte* first_row(cache::UnitId id) const;
+  Status read_failure_of(cache::UnitId id, const io::Read& read, const io::Done& done) const;
 
   UnitTable table_;
   IoQueue& queue_;
@@ -174,6 +183,7 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   bool wants_tail_ = true;
   RowReader rows_;
   const std::atomic<bool>* cancel_ = nullptr;
+  const sys::CheckedRanges* checks_ = nullptr;
   Status failure_;
   StreamCounts counts_;
 };

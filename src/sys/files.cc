@@ -15,6 +15,7 @@
 #include <system_error>
 
 #include "sys/direct_probe.h"
+#include "sys/memory.h"
 
 namespace stoke::sys {
 namespace {
@@ -88,15 +89,14 @@ Result<File> File::open_write(const std::string& path) { return open_flags(path,
 Result<File> File::open_direct(const std::string& path) {
   STOKE_ASSIGN(File buffered, open_read(path));
   Result<File> direct = open_flags(path, O_RDONLY | O_DIRECT);
-  if (!direct.ok()) {
-    buffered.why_not_direct_ = direct.status().message();
-    return buffered;
-  }
+  const auto fall_back = [&](std::string why) {
+    buffered.no_read_ahead();
+    buffered.why_not_direct_ = std::move(why);
+    return std::move(buffered);
+  };
+  if (!direct.ok()) return fall_back(direct.status().message());
   const DirectProbe probe = probe_direct(direct->fd(), buffered.fd());
-  if (probe.alignment == 0) {
-    buffered.why_not_direct_ = fmt::format("{}: {}", path, probe.reason);
-    return buffered;
-  }
+  if (probe.alignment == 0) return fall_back(fmt::format("{}: {}", path, probe.reason));
   direct->alignment_ = probe.alignment;
   return direct;
 }
@@ -153,8 +153,18 @@ Status File::sync() const {
   return ok_status();
 }
 
+void File::no_read_ahead() const { posix_fadvise(fd_, 0, 0, POSIX_FADV_RANDOM); }
+
 void File::drop_cached(uint64_t offset, uint64_t bytes) const {
   posix_fadvise(fd_, static_cast<off_t>(offset), static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+}
+
+void File::drop_read(uint64_t offset, uint64_t bytes) const {
+  if (direct()) return;
+  // Rounded outwards: the kernel keeps pages that a range covers in part.
+  const uint64_t page = page_size();
+  const uint64_t begin = offset / page * page;
+  drop_cached(begin, (offset + bytes + page - 1) / page * page - begin);
 }
 
 void File::read_ahead(uint64_t offset, uint64_t bytes) const {

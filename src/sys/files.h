@@ -27,7 +27,7 @@ class File {
   static Result<File> open_read(const std::string& path);
   // Reads past the page cache (O_DIRECT) where the file system does that truly: alignment() says what offsets, lengths
   // and addresses must be multiples of. Falls back to buffered reads where it is refused or where a trial read differs
-  // from a buffered one; then direct() is false and why_not_direct() says the reason.
+  // from a buffered one; then direct() is false, why_not_direct() says the reason, and nothing is read ahead.
   static Result<File> open_direct(const std::string& path);
   // Creates or empties a file for writing and reading back.
   static Result<File> create(const std::string& path);
@@ -53,7 +53,12 @@ class File {
   Status truncate(uint64_t bytes) const;
   Status sync() const;
   // Hints to the page cache; failure is of no consequence.
+  // From now on nothing is read but what is asked for: read-ahead would cache what nobody wants cached.
+  void no_read_ahead() const;
   void drop_cached(uint64_t offset, uint64_t bytes) const;
+  // After a read of a file that came from open_direct(): where it went through the page cache, every page that it
+  // touched is dropped again. Nothing where it was direct.
+  void drop_read(uint64_t offset, uint64_t bytes) const;
   void read_ahead(uint64_t offset, uint64_t bytes) const;
 
  private:

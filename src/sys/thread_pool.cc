@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -71,7 +72,7 @@ struct ThreadPool::State {
   void wait_epoch(uint32_t seen);
   void wait_workers();
 
-  const int size;
+  int size;
   const bool oversubscribed;
   const WorkRef* work = nullptr;  // published by epoch
   bool stop = false;              // published by epoch
@@ -118,8 +119,13 @@ void ThreadPool::State::worker_main(int worker) {
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>(threads)) {
   CHECK(threads >= 1);
-  for (int worker = 1; worker < threads; ++worker) {
-    state_->threads.emplace_back([state = state_.get(), worker] { state->worker_main(worker); });
+  State& s = *state_;
+  try {
+    for (int worker = 1; worker < threads; ++worker) {
+      s.threads.emplace_back([&s, worker] { s.worker_main(worker); });
+    }
+  } catch (const std::system_error&) {
+    s.size = static_cast<int>(s.threads.size()) + 1;  // a container may allow fewer; those there are do the work
   }
 }
 

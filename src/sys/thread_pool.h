@@ -34,7 +34,7 @@ class WorkRef {
 
 class ThreadPool {
  public:
-  // threads >= 1 in all, the caller included.
+  // threads >= 1 in all, the caller included. Where the system allows fewer, size() is less.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;

@@ -5,7 +5,12 @@ Each run lies in a memory cgroup (version 1 or 2; needs root) of its budget and 
 maps the file and does not repack (with repacking it is killed). Models are made by `stoke synth` in --work, and kept
 with --keep. A store has no counterpart there: llama.cpp gets the GGUF file of the same shape and bytes.
 
-usage: bench/streaming.py --llama DIR [--stoke PATH] [--work DIR] [--rows dense,store,moe] [--pairs N] [--keep]
+The disk is measured first (`stoke profile --refresh`). "Reads" in the last column is the share of a token's time that
+its reads take at that disk's rates: large ones (about 1 MiB) at the best rate of direct reads, small ones at the rate
+of random reads at depth 32. Near or above 100 % the disk is the limit.
+
+usage: bench/streaming.py --llama DIR [--stoke PATH] [--work DIR] [--rows dense,store,moe,curve,drelu] [--pairs N]
+       [--layers N] [--keep]
 Prints one markdown table; --json FILE writes every sample too.
 """
 import argparse
@@ -28,6 +33,8 @@ class Bench:
     def __init__(self, options):
         self.options = options
         self.rows = []
+        command = [options.stoke, "profile", "--refresh", "--json", "-q", "--dir", options.work]
+        self.disk = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["disk"]
 
     def synth(self, shape, kind, extra=()):
         path = os.path.join(self.options.work, f"{shape}{'-'.join(extra)}.{kind}")
@@ -83,8 +90,17 @@ class Bench:
                 theirs.append(self.peer(peer_model, budget, 0, tokens[1]))
         middle = sorted(mine, key=lambda s: s["decode_tokens_per_s"])[len(mine) // 2]
         self.add(work, median([s["decode_tokens_per_s"] for s in mine]), median([t for t in theirs if t]), asked,
-                 describe(middle))
+                 f"{describe(middle)}, reads {self.read_share(middle) * 100:.0f} %")
         return middle
+
+    def read_share(self, stats):
+        """Of a token's time, at the disk's rates."""
+        rate = {r["request_bytes"]: r["bytes_per_s"] for r in self.disk["random"] if r["depth"] == 32}
+        large = max([self.disk["sequential_direct_bytes_per_s"], *rate.values()])
+        size = 5120  # a record with what alignment and neighbours add
+        reads, moved = stats["reads_per_token"], stats["bytes_read_per_token"]
+        small = min(reads, max(0, (reads * MIB - moved) / (MIB - size)))
+        return ((moved - small * size) / large + small * size / (rate[4096] * size / 4096)) / stats["token_s_mean"]
 
     def dense(self):
         model = self.synth("llama-7b", "gguf")
@@ -124,6 +140,30 @@ class Bench:
                         ["-c", "1024"], asked)
         self.done_with(model)
 
+    def curve(self):
+        model = self.synth("qwen3-30b-a3b", "gguf", ["--router-skew", "0.8", "--router-locality", "0.5"])
+        size = os.path.getsize(model)
+        for percent in (12, 20, 30, 40, 50, 60, 75, 90):
+            stats = self.stoke(model, size * percent // 100, 48, ["-c", "1024"])
+            work = f"Qwen3-30B-A3B shape, {percent} %, decode"
+            self.add(work, stats["decode_tokens_per_s"], None, "", describe(stats))
+        self.done_with(model)
+
+    def drelu(self):
+        cut = ["--layers", self.options.layers] if self.options.layers else []
+        store = self.synth("mixtral-47b-drelu", "stoke", cut)
+        budget = os.path.getsize(store) * 30 // 100
+        name = f"ReLU MoE, Mixtral-47B shape{' cut to ' + self.options.layers + ' layers' if cut else ''}"
+        work = f"{name}, 30 % of {os.path.getsize(store) / 2**30:.1f} GiB, decode"
+        mine = [self.stoke(store, budget, 64, ["-c", "1024"]) for _ in range(self.options.pairs)]
+        self.done_with(store)  # the disk may not hold both
+        peer = self.synth("mixtral-47b-drelu", "gguf", cut)
+        theirs = [self.peer(peer, budget, 0, 8) for _ in range(self.options.pairs)]
+        middle = sorted(mine, key=lambda s: s["decode_tokens_per_s"])[len(mine) // 2]
+        self.add(work, median([s["decode_tokens_per_s"] for s in mine]), median([t for t in theirs if t]), "2",
+                 f"{describe(middle)}, reads {self.read_share(middle) * 100:.0f} %")
+        self.done_with(peer)
+
 
 def describe(stats):
     hits = stats["cache_hit_rate"]
@@ -147,6 +187,7 @@ def main():
     parser.add_argument("--work", default="/tmp")
     parser.add_argument("--rows", default="dense,store,moe")
     parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--layers", help="cut the shape of drelu")
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--json")
     bench = Bench(parser.parse_args())

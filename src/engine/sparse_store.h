@@ -84,6 +84,8 @@ class SparseStore {
   pipeline::SparseCounts counts() const { return ffn_ == nullptr ? pipeline::SparseCounts() : ffn_->counts(); }
 
  private:
+  // Misses that lie closer than this come in one read: a request costs about as much as 34 KB read (docs/reads.md).
+  static constexpr uint32_t kGapBytes = 16 << 10;
   SparseStore(const formats::ModelFile& file, const ModelPlan& loaded, const Ablation& ablation)
       : file_(file), loaded_(loaded), ablation_(ablation) {}
   Status load_checksums();

@@ -1,6 +1,7 @@
 #include "sys/populator.h"
 
 #include <algorithm>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -22,13 +23,17 @@ Populator::~Populator() { stop(); }
 void Populator::start(std::vector<Range> ranges) {
   stop();
   worker_ = std::make_unique<Worker>(Worker{.ranges = std::move(ranges), .thread = {}});
-  worker_->thread = std::jthread([list = &worker_->ranges](const std::stop_token& stopped) {
-    for (const Range& range : *list) {
-      for (size_t at = 0; at < range.bytes && !stopped.stop_requested(); at += kStep) {
-        range.memory->populate(at, std::min(kStep, range.bytes - at));
+  try {
+    worker_->thread = std::jthread([list = &worker_->ranges](const std::stop_token& stopped) {
+      for (const Range& range : *list) {
+        for (size_t at = 0; at < range.bytes && !stopped.stop_requested(); at += kStep) {
+          range.memory->populate(at, std::min(kStep, range.bytes - at));
+        }
       }
-    }
-  });
+    });
+  } catch (const std::system_error&) {
+    worker_.reset();  // no thread to be had: memory comes with its first touch
+  }
 }
 
 void Populator::stop() { worker_.reset(); }

@@ -24,7 +24,8 @@ class Populator {
     const Memory* memory = nullptr;
     size_t bytes = 0;  // from its beginning
   };
-  // Populates these one after another, and no others any more. What is there already costs next to nothing.
+  // Populates these one after another, and no others any more. What is there already costs next to nothing. A hint:
+  // where no thread is to be had, nothing happens.
   void start(std::vector<Range> ranges);
   // Ends it soon, and returns when it has ended: afterwards nothing comes back that is discarded.
   void stop();

@@ -45,12 +45,15 @@ Json stats_json(const Stats& s) {
 }
 
 std::string stats_line(const Stats& s) {
-  std::string line = fmt::format(
-      "{}: load {:.2f} s, first token {:.3f} s, prefill {:.1f} tok/s ({} tokens), decode {:.1f} tok/s ({} tokens, "
-      "p50 {:.2f} ms, p99 {:.2f} ms), {} threads, {}, peak {}",
-      s.model, s.load_s, s.time_to_first_token_s, s.prefill_tokens_per_s, s.prompt_tokens, s.decode_tokens_per_s,
-      s.generated_tokens, s.token_s_p50 * 1e3, s.token_s_p99 * 1e3, s.threads, s.isa, format_size(s.peak_rss_bytes));
-  line += fmt::format(" of {} ({})", format_size(s.budget_bytes), s.budget_source);
+  std::string line = fmt::format("{}: load {:.2f} s", s.model, s.load_s);
+  if (s.time_to_first_token_s > 0) line += fmt::format(", first token {:.3f} s", s.time_to_first_token_s);
+  line += fmt::format(", prefill {:.1f} tok/s ({} tokens)", s.prefill_tokens_per_s, s.prompt_tokens);
+  if (s.generated_tokens > 0) {
+    line += fmt::format(", decode {:.1f} tok/s ({} tokens, p50 {:.2f} ms, p99 {:.2f} ms)", s.decode_tokens_per_s,
+                        s.generated_tokens, s.token_s_p50 * 1e3, s.token_s_p99 * 1e3);
+  }
+  line += fmt::format(", {} threads, {}, peak {} of {} ({})", s.threads, s.isa, format_size(s.peak_rss_bytes),
+                      format_size(s.budget_bytes), s.budget_source);
   if (s.reader.empty()) return line;  // nothing is streamed
   line +=
       fmt::format(", {} read a token at {:.0f} MB/s, {} reads in all ({}), {:.0f} % of the time waiting for the disk",

@@ -52,6 +52,10 @@ Result<formats::SynthShape> shape_of(const SynthFlags& flags) {
                                                 flags.shape, fmt::join(formats::shape_names(), ", ")));
     }
     shape = std::move(*named);
+    if (flags.layers > shape.layers) {
+      return Status(Code::kInvalid, fmt::format("--layers {}: {} has {}, and can only be cut short", flags.layers,
+                                                flags.shape, shape.layers));
+    }
   }
   auto replace = [](int64_t given, int64_t* size) { *size = given == 0 ? *size : given; };
   replace(flags.layers, &shape.layers);

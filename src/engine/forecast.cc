@@ -115,6 +115,7 @@ double over(double bytes, double bytes_per_s) { return bytes_per_s > 0 ? bytes /
 
 std::string assumption(const TokenWork& work) {
   if (work.record_bytes == 0) return "if all experts are chosen equally often";
+  if (work.rates_known) return "if neurons fire as the store says";
   return fmt::format("if {:.0f} % of the neurons fire, all equally often", kFiringShare * 100);
 }
 

@@ -24,11 +24,12 @@ namespace stoke::engine {
 
 // Of one token.
 struct TokenWork {
-  uint64_t dense = 0;       // bytes of weights that every token goes through
-  uint64_t streamed = 0;    // of them, read for each
-  uint64_t chosen = 0;      // bytes that a token chooses beside: experts, or records that fire
-  double chosen_here = 1;   // share in memory of all that it may choose from
-  size_t record_bytes = 0;  // what is chosen are single records; 0: experts, in large reads
+  uint64_t dense = 0;        // bytes of weights that every token goes through
+  uint64_t streamed = 0;     // of them, read for each
+  uint64_t chosen = 0;       // bytes that a token chooses beside: experts, or records that fire
+  double chosen_here = 1;    // share in memory of all that it may choose from
+  size_t record_bytes = 0;   // what is chosen are single records; 0: experts, in large reads
+  bool rates_known = false;  // chosen and chosen_here go by how often each record was seen to fire
 };
 
 struct ReadRates {

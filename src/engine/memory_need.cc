@@ -58,6 +58,7 @@ std::string remedy(const ModelSize& model, const Sizes& sizes, int64_t budget) {
 }  // namespace
 
 std::string bytes_text(int64_t bytes) {
+  if (bytes < 1 << 20) return fmt::format("{} bytes", bytes);  // a suffix was forgotten, perhaps
   const double mib = static_cast<double>(bytes) / (1 << 20);
   return mib >= 1024 ? fmt::format("{:.2f} GiB", mib / 1024) : fmt::format("{:.1f} MiB", mib);
 }

@@ -147,7 +147,14 @@ Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, s
   const int64_t fixed = engine::memory_need_streaming(size, sizes, held).total;
   fit->memory_min_bytes = std::min(fit->memory_min_bytes, fixed + least);
   const int64_t budget = fit->report.budget;
-  if (fit->fits || budget < fixed + least) return ok_status();
+  if (fit->fits) return ok_status();
+  if (budget < fixed + least) {  // says what would lower it, as a run would
+    const Result<engine::Sizes> refused =
+        engine::fit_streaming(prepared.file.path, size, prepared.wanted, prepared.batch_is_free,
+                              {.held = held, .least_weights = least}, {budget, fit->report.budget_source});
+    if (!refused.ok()) fit->advice = refused.status().message();
+    return ok_status();
+  }
   return add_forecast({.prepared = prepared,
                        .size = size,
                        .range = range,

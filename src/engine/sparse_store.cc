@@ -12,6 +12,7 @@
 #include "pipeline/stream_source.h"
 #include "sys/checksum.h"
 #include "sys/profile.h"
+#include "tensor/half.h"
 
 namespace stoke::engine {
 namespace {
@@ -178,6 +179,26 @@ void SparseStore::add_work(const plan::Plan& plan, TokenWork* work) const {
   const auto bytes = static_cast<double>(plan.hot_bytes + plan.cold_bytes);
   work->chosen_here = std::clamp(bytes / static_cast<double>(slot_cost() * units_), 0.0, 1.0);
   work->record_bytes = slot_bytes_;
+  if (!rates_.empty()) add_known_work(plan, work);
+}
+
+// Rates are of all tokens, an expert's among them.
+void SparseStore::add_known_work(const plan::Plan& plan, TokenWork* work) const {
+  double all = 0;
+  double here = 0;
+  for (size_t l = 0; l < tables_.size(); ++l) {
+    const pipeline::NeuronTable& table = tables_[l];
+    const std::span<const uint16_t> rates = rates_of(table);
+    for (size_t n = 0; n < rates.size(); ++n) {
+      const double rate = half_to_float(rates[n]);
+      const bool hot = static_cast<int64_t>(n) % table.expert_neurons() < plan.hot_neurons[l];
+      all += rate;
+      if (hot || rates[n] >= plan.fill_rate) here += rate;
+    }
+  }
+  work->chosen = static_cast<uint64_t>(all * static_cast<double>(slot_bytes_));
+  work->chosen_here = all > 0 ? here / all : 1;
+  work->rates_known = true;
 }
 
 std::span<const uint16_t> SparseStore::rates_of(const pipeline::NeuronTable& table) const {

@@ -98,6 +98,7 @@ class SparseStore {
   Status load_records(const pipeline::NeuronTable& table, std::byte* to, const OpenedFile& file,
                       const CancelFlag* cancel) const;
   int64_t slot_cost() const;
+  void add_known_work(const plan::Plan& plan, TokenWork* work) const;
   cache::CacheOptions cache_options() const;  // with one slot
   int64_t cache_tables() const;               // bytes beside its slots
   std::span<const uint16_t> rates_of(const pipeline::NeuronTable& table) const;

@@ -39,8 +39,8 @@ class RecordFiring : public testing::TestWithParam<int64_t> {  // experts
   // What the process holds moves between two looks at it, under a sanitizer by megabytes.
   static formats::FiringStats record(const std::string& path, ModelOptions how) {
     auto stats = engine::record_firing({.model = path, .how = how, .text = kText});
-    for (int i = 0; i < 8 && !stats.ok() && stats.status().code() == Code::kNoMemory && how.memory_bytes > 0; ++i) {
-      how.memory_bytes += int64_t{2} << 20;
+    for (int i = 0; i < 16 && !stats.ok() && stats.status().code() == Code::kNoMemory && how.memory_bytes > 0; ++i) {
+      how.memory_bytes += int64_t{8} << 20;
       stats = engine::record_firing({.model = path, .how = how, .text = kText});
     }
     EXPECT_TRUE(stats.ok()) << stats.status().message();

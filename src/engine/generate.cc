@@ -89,10 +89,10 @@ class Generating {
   Result<bool> append(int32_t token, double chosen_s) {
     const auto start = engine::now();
     const sys::TraceSpan span(session_.engine.trace(), 0, sys::TraceKind::kToken, 1, std::ssize(session_.tokens));
-    const Status status = session_.pass(std::span(&token, 1), 1, options_.cancel);
+    Status status = session_.pass(std::span(&token, 1), 1, options_.cancel);
+    if (status.ok()) status = session_.engine.logits(0, 1, session_.logits.data());
     if (status.code() == Code::kCancelled && cancelled()) return stop(StopReason::kCancelled);
     STOKE_TRY(status);
-    STOKE_TRY(session_.engine.logits(0, 1, session_.logits.data()));
     session_.has_logits = true;
     session_.engine.add_step(1, chosen_s + engine::seconds_since(start));
     return true;

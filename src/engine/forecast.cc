@@ -57,7 +57,6 @@ class Trial final : private pipeline::ReadClient {
     free_.push_back(read.tag);
     bytes_ += done.bytes;
     failed_ = failed_ || done.error != 0;
-    if (!read.file->direct()) read.file->drop_cached(read.offset, read.bytes);
   }
 
   pipeline::IoQueue& queue_;

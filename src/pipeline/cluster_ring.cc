@@ -1,7 +1,5 @@
 #include "pipeline/cluster_ring.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstring>
 #include <new>
@@ -231,15 +229,8 @@ int64_t ClusterRing::first_damaged(const Buffer& buffer) {
 }
 
 Status ClusterRing::failure(const Buffer& buffer, int64_t damaged) const {
-  const RecordTable& records = buffer.table->records;
-  const char* what = "its checksum does not match, twice";
-  if (buffer.error < 0) what = "the file ends before or within its cluster";
-  if (buffer.error > 0) what = "reading its cluster failed, twice";
-  const int64_t neuron = buffer.first + damaged;
-  return Status(buffer.error > 0 ? Code::kIo : Code::kCorrupt,
-                fmt::format("{}: layer {}, neuron {}, offset {}: {}{}{}", buffer.table->file->path(), records.layer,
-                            neuron, records.offset_of(neuron), what, buffer.error > 0 ? ": " : "",
-                            buffer.error > 0 ? sys::errno_text(buffer.error) : ""));
+  return record_failure(*buffer.table, buffer.first + damaged, buffer.error,
+                        "the file ends before or within its cluster", "reading its cluster failed, twice");
 }
 
 void ClusterRing::release(const NeuronTable& table, int64_t first, int64_t, const int32_t* uses) {

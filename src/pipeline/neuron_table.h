@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/status.h"
 #include "sys/files.h"
 #include "tensor/record_table.h"
 
@@ -36,5 +37,10 @@ struct NeuronTable {
     return hot + static_cast<size_t>(expert * hot_count + at) * record_bytes();
   }
 };
+
+// One line for a record that could not be had: file, layer, neuron, offset and what happened. error: of the read
+// (io/reader.h), 0 where its checksum does not match; `ends` and `failed` are the words for the other two.
+Status record_failure(const NeuronTable& table, int64_t neuron, int error, const char* ends = "the file ends before it",
+                      const char* failed = "the read failed, twice");
 
 }  // namespace stoke::pipeline

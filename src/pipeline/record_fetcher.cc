@@ -1,7 +1,5 @@
 #include "pipeline/record_fetcher.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cstring>
 #include <new>
@@ -285,13 +283,7 @@ void RecordFetcher::fail(const Fetch& fetch, const io::Done& done) {
     neuron = job.neuron(i);
     if (job.records[i] == nullptr && !intact(neuron, source(fetch, neuron))) break;
   }
-  const char* what = "its checksum does not match, twice";
-  if (done.error < 0) what = "the file ends before it";
-  if (done.error > 0) what = "the read failed, twice";
-  status_ = Status(done.error > 0 ? Code::kIo : Code::kCorrupt,
-                   fmt::format("{}: layer {}, neuron {}, offset {}: {}{}{}", table_->file->path(),
-                               table_->records.layer, neuron, table_->records.offset_of(neuron), what,
-                               done.error > 0 ? ": " : "", done.error > 0 ? sys::errno_text(done.error) : ""));
+  status_ = record_failure(*table_, neuron, done.error);
 }
 
 }  // namespace stoke::pipeline

@@ -1,7 +1,5 @@
 #include "pipeline/record_loader.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -93,7 +91,10 @@ void RecordLoader::on_read(const io::Read& read, const io::Done& done) {
     return;
   }
   free_.push_back(number);
-  if (damaged >= 0) return fail(done, damaged);
+  if (damaged >= 0) {
+    if (status_.ok()) status_ = record_failure(*table_, damaged, done.error);
+    return;
+  }
   for (size_t i = piece.first; i < piece.end; ++i) (*deliver_)(neurons_[i], record(piece, neurons_[i]));
 }
 
@@ -110,17 +111,6 @@ int64_t RecordLoader::first_damaged(const Piece& piece) const {
     if (found != table_->checksums[static_cast<size_t>(neuron)]) return neuron;
   }
   return -1;
-}
-
-void RecordLoader::fail(const io::Done& done, int64_t neuron) {
-  if (!status_.ok()) return;
-  const char* what = "its checksum does not match, twice";
-  if (done.error < 0) what = "the file ends before it";
-  if (done.error > 0) what = "the read failed, twice";
-  status_ = Status(done.error > 0 ? Code::kIo : Code::kCorrupt,
-                   fmt::format("{}: layer {}, neuron {}, offset {}: {}{}{}", table_->file->path(),
-                               table_->records.layer, neuron, table_->records.offset_of(neuron), what,
-                               done.error > 0 ? ": " : "", done.error > 0 ? sys::errno_text(done.error) : ""));
 }
 
 }  // namespace stoke::pipeline

@@ -45,7 +45,6 @@ class RecordLoader final : private ReadClient {
   void on_read(const io::Read& read, const io::Done& done) override;
   const std::byte* record(const Piece& piece, int64_t neuron) const;
   int64_t first_damaged(const Piece& piece) const;
-  void fail(const io::Done& done, int64_t neuron);
 
   IoQueue* queue_;
   uint32_t gap_bytes_;

@@ -40,9 +40,7 @@ struct StreamOptions {
 struct StreamCounts {
   uint64_t expert_hits = 0;
   uint64_t expert_misses = 0;
-  uint64_t guesses_read = 0;  // expert units read because they were guessed; of these ...
-  uint64_t guesses_used = 0;  // ... were then asked for
-  uint64_t dense_hits = 0;    // blocks that were pinned
+  uint64_t dense_hits = 0;  // blocks that were pinned
   uint64_t dense_misses = 0;
 };
 
@@ -116,7 +114,6 @@ class StreamSource final : public model::WeightSource, private ReadClient {
     bool wanted = false;   // expert: in expected_
     bool guessed = false;  // expert: in guessed_, or loading or held since it was; nobody has asked for it yet
     bool ahead = false;    // its read in flight is a guess's
-    bool fresh = false;    // read because it was guessed, and not claimed yet
     bool stale = false;    // dense: to be dropped when it arrives
     bool retried = false;
     int32_t leases = 0;  // given out by acquire()

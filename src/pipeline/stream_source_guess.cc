@@ -66,9 +66,8 @@ void StreamSource::feed_guesses() {
     Live& unit = live(id);
     if (unit.guessed && cache_.state(id) == State::kFree) {
       if (!load(id, IoQueue::Priority::kBackground)) return;
-      unit.ahead = unit.fresh = true;
+      unit.ahead = true;
       guess_bytes_ += table_.unit(id).bytes;
-      ++counts_.guesses_read;
     }
     guessed_.pop();
   }
@@ -90,8 +89,6 @@ void StreamSource::claim(UnitId id) {
   Live& unit = live(id);
   if (!unit.guessed) return;
   unit.guessed = false;
-  if (unit.fresh) ++counts_.guesses_used;
-  unit.fresh = false;
   if (!unit.held) return;
   cache_.release(cache_.find(id));
   ++counts_.expert_hits;

@@ -8,10 +8,10 @@ Status record_failure(const NeuronTable& table, int64_t neuron, int error, const
   const char* what = "its checksum does not match, twice";
   if (error < 0) what = ends;
   if (error > 0) what = failed;
-  return Status(
-      error > 0 ? Code::kIo : Code::kCorrupt,
-      fmt::format("{}: layer {}, neuron {}, offset {}: {}{}{}", table.file->path(), table.records.layer, neuron,
-                  table.records.offset_of(neuron), what, error > 0 ? ": " : "", error > 0 ? sys::errno_text(error) : ""));
+  return Status(error > 0 ? Code::kIo : Code::kCorrupt,
+                fmt::format("{}: layer {}, neuron {}, offset {}: {}{}{}", table.file->path(), table.records.layer,
+                            neuron, table.records.offset_of(neuron), what, error > 0 ? ": " : "",
+                            error > 0 ? sys::errno_text(error) : ""));
 }
 
 }  // namespace stoke::pipeline

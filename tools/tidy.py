@@ -19,7 +19,8 @@ LONG_FILES = set()
 SPEAKERS = ("src/cli/", "src/base/check.cc")
 # Threads share through few places; elsewhere one owner decides (docs/ARCHITECTURE.md).
 SHARERS = ("src/sys/", "src/io/thread_reader.", "src/cli/", "src/fetch/", "src/engine/resident_source.",
-           "src/pipeline/layer_board.h", "src/pipeline/stream_source.h", "include/stoke/stoke.h")
+           "src/pipeline/block_checker.h", "src/pipeline/layer_board.h", "src/pipeline/stream_source.h",
+           "include/stoke/stoke.h")
 # The preprocessor decides only where machines differ.
 CONDITIONAL = ("src/sys/", "src/io/", "src/kernels/", "src/base/check.h")
 # Paths of somebody's machine.

@@ -41,6 +41,7 @@ class CancellableSource final : public model::WeightSource {
   void begin_guess() override { inner_.begin_guess(); }
   void guess(const model::ExpectedProduct& product) override { inner_.guess(product); }
   bool at_hand(model::MatrixId id, int64_t row) const override { return inner_.at_hand(id, row); }
+  bool help() override { return inner_.help(); }
   void expect_rows(model::MatrixId id, std::span<const int32_t> rows) override { inner_.expect_rows(id, rows); }
   Status read_row(model::MatrixId id, int64_t row, std::byte* dst) override { return inner_.read_row(id, row, dst); }
 

@@ -231,13 +231,16 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   STOKE_ASSIGN(sizes_,
                fit_streaming(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free,
                              {.held = held + kSlackBytes, .least_weights = range.least + least_records}, budget));
-  memory_ = memory_need_streaming(size, sizes_, held + kSlackBytes);
+  const MemoryReport prompt = memory_need_streaming(size, sizes_, held + kSlackBytes);
+  memory_ = memory_need_streaming(size, few_tokens(sizes_), held + kSlackBytes);
+  few_rows_ = few_tokens(sizes_).batch;
+  prompt_bytes_ = prompt.total - memory_.total;
   request.fixed = memory_.total - memory_.kv;
   if (store_) STOKE_TRY(open_records(range, &request));
   STOKE_TRY(streaming_->open_source(request));
   memory_.weights = budget.bytes - memory_.total;
   const Tightness tightness{.budget = budget.bytes,
-                            .least = memory_.total + range.least + least_records,
+                            .least = prompt.total + range.least + least_records,
                             .weights = size.weights_bytes,
                             .full = memory_need(model_size(nullptr), prepared_.wanted).total,
                             .batch = sizes_.batch};
@@ -247,8 +250,9 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   streaming_->source().watch(options.cancel);
   if (store_) streaming_->source().check_against(&store_->matrix_checks());
   streaming_->poll_from(*threads_);
+  prompt_room_ = prompt_bytes_;  // a prompt comes first
+  make_room_now();
   streaming_->source().start();
-  populate();
   return store_ ? store_->fill(options.cancel) : ok_status();
 }
 
@@ -281,7 +285,7 @@ Status Engine::append(std::span<const int32_t> tokens, std::span<model::Sequence
       return reserved;
     }
   }
-  if (streaming_) make_room_for_kv();
+  if (streaming_) make_room(std::ssize(tokens));
   cancellable_->watch(cancel);
   Status done = transformer_->forward({.tokens = tokens, .runs = runs, .outputs = outputs});
   cancellable_->watch(nullptr);
@@ -294,22 +298,48 @@ Status Engine::append(std::span<const int32_t> tokens, std::span<model::Sequence
   return ok_status();
 }
 
+// Before a pass of so many rows: weights give way to what it needs beside the fixed part, or take back what it does
+// not.
+void Engine::make_room(int64_t rows) {
+  const bool activations = take_activations(rows);
+  const bool kv = take_kv();
+  if (activations || kv) make_room_now();
+}
+
+void Engine::make_room_now() {
+  populator_.stop();  // or it would bring back what is given away
+  if (store_) {
+    const int64_t from_matrices = std::min(prompt_room_, streaming_->spare());
+    streaming_->make_room(from_matrices);
+    store_->make_room(kv_room_ + prompt_room_ - from_matrices);
+  } else {
+    streaming_->make_room(kv_room_ + prompt_room_);
+  }
+  populate();
+}
+
+// The memory of a prompt's activations belongs to the weights while few tokens are computed: from the second pass on,
+// so that prompts and steps that alternate do not read the same weights again and again. True where that changed.
+bool Engine::take_activations(int64_t rows) {
+  const bool many = rows > few_rows_;
+  const int64_t room = many || many_before_ ? prompt_bytes_ : 0;
+  many_before_ = many;
+  if (room == prompt_room_) return false;
+  if (room == 0) transformer_->discard_scratch();
+  prompt_room_ = room;
+  return true;
+}
+
 // Pages of the pool cost memory when they are first written. Weights give way in steps of a sixteenth of the full
-// context, before the pages are needed: a short conversation leaves the rest to the weights.
-void Engine::make_room_for_kv() {
+// context, before the pages are needed: a short conversation leaves the rest to the weights. True where that changed.
+bool Engine::take_kv() {
   const auto page = static_cast<int64_t>(kv::KvPool::page_bytes(pool_->options()));
   const int64_t all = pool_->options().pages;
   const int64_t used = all - pool_->free_pages();
-  if (used * page <= kv_room_) return;
+  if (used * page <= kv_room_) return false;
   const int64_t step = std::max<int64_t>(1, all / 16);
   kv_room_ = std::min(all, (used + step - 1) / step * step) * page;
-  populator_.stop();  // or it would bring back what is given away
-  if (store_) {
-    store_->make_room(kv_room_);
-  } else {
-    streaming_->make_room(kv_room_);
-  }
-  populate();
+  return true;
 }
 
 // Matrices first: they are needed first.

@@ -99,7 +99,10 @@ class Engine {
   void foresee(const Streaming::Request& request, const Tightness& tightness);
   ModelSize model_size(pipeline::IoQueue* queue);
   std::unique_ptr<model::Ffn> make_ffn(model::Multiplier& multiplier);
-  void make_room_for_kv();
+  void make_room(int64_t rows);
+  void make_room_now();
+  bool take_activations(int64_t rows);
+  bool take_kv();
   void populate();
   std::function<void()> ticker(ActivityCallback activity);
   Activity activity() const;
@@ -138,7 +141,12 @@ class Engine {
   std::unique_ptr<Streaming> streaming_;
   sys::Populator populator_;  // of the memory of both, so gone before them
   std::span<formats::LayerFiring> recorded_;
-  int64_t kv_room_ = 0;  // bytes of the KV pool that streaming has made room for
+  // Streaming, where weights, KV and a prompt's activations share what is not fixed.
+  int64_t few_rows_ = 0;      // rows of a pass whose activations are fixed
+  int64_t prompt_bytes_ = 0;  // what the activations of a full batch take beside these
+  int64_t prompt_room_ = 0;   // ... of which room was made for: all of it or none
+  bool many_before_ = false;  // the last pass had more rows
+  int64_t kv_room_ = 0;       // bytes of the KV pool that room was made for
   std::unique_ptr<CancellableSource> cancellable_;
   std::unique_ptr<model::Transformer> transformer_;
 };

@@ -63,6 +63,12 @@ std::string bytes_text(int64_t bytes) {
   return mib >= 1024 ? fmt::format("{:.2f} GiB", mib / 1024) : fmt::format("{:.1f} MiB", mib);
 }
 
+Sizes few_tokens(const Sizes& sizes) {
+  Sizes few = sizes;
+  few.batch = std::min(sizes.batch, std::max<int64_t>(kLeastBatch, sizes.sequences));
+  return few;
+}
+
 kv::PoolOptions pool_options(const model::Config& config, const Sizes& sizes) {
   const int64_t pages = (sizes.context + kv::kPageTokens - 1) / kv::kPageTokens + 1;
   return {.layers = config.layers,

@@ -38,6 +38,8 @@ struct Sizes {
   int sequences = 1;
   kv::KvType kv_type = kv::KvType::kF16;
 };
+// While streaming, a pass of few tokens leaves the rest of a prompt's activations to the weights: the sizes of one.
+Sizes few_tokens(const Sizes& sizes);
 
 // Pages for `sequences` full contexts, and one each to copy a shared page into.
 kv::PoolOptions pool_options(const model::Config& config, const Sizes& sizes);

@@ -96,7 +96,8 @@ Status add_forecast(const Streamed& s, const engine::Budget& budget, int threads
   STOKE_ASSIGN(const engine::Sizes sizes,
                engine::fit_streaming(prepared.file.path, s.size, prepared.wanted, prepared.batch_is_free,
                                      {.held = s.held, .least_weights = s.least_weights}, budget));
-  const MemoryReport need = engine::memory_need_streaming(s.size, sizes, s.held);
+  const MemoryReport prompt = engine::memory_need_streaming(s.size, sizes, s.held);
+  const MemoryReport need = engine::memory_need_streaming(s.size, engine::few_tokens(sizes), s.held);
   engine::Streaming::Request request{.file = prepared.file,
                                      .plan = prepared.loaded.plan,
                                      .weights = prepared.loaded.weights,
@@ -116,7 +117,7 @@ Status add_forecast(const Streamed& s, const engine::Budget& budget, int threads
   const int64_t resident = budget.bytes - need.total + need.kv;
   fit->report.streaming = s.streaming.describe(s.size.weights_bytes, resident, fit->report.forecast);
   fit->report.advice = engine::tight_advice({.budget = budget.bytes,
-                                             .least = need.total + s.least_weights,
+                                             .least = prompt.total + s.least_weights,
                                              .weights = s.size.weights_bytes,
                                              .full = fit->memory_full_bytes,
                                              .batch = sizes.batch},

@@ -105,4 +105,10 @@ Status RecordingFfn::count(const model::MatrixSlice& gate, const float* bias, co
   return ok_status();
 }
 
+void RecordingFfn::discard_scratch() {
+  inner_->discard_scratch();
+  scratch_.discard();
+  router_.discard_scratch();
+}
+
 }  // namespace stoke::engine

@@ -34,6 +34,7 @@ class RecordingFfn final : public model::Ffn {
 
   void prepare(int layer) override { inner_->prepare(layer); }
   Status forward(int layer, const float* x, int64_t tokens, float* out) override;
+  void discard_scratch() override;
 
  private:
   struct Buffers {

@@ -257,6 +257,7 @@ Status SparseStore::cache_in(const plan::Plan& plan, const std::vector<OpenedFil
   options.slots = std::clamp<int64_t>((plan.cold_bytes - cache_tables()) / slot_cost(), 1, units_);
   STOKE_ASSIGN(arena_, sys::Memory::map(static_cast<size_t>(options.slots) * slot_bytes_));
   options.arena = arena_.data();
+  most_slots_ = options.slots;
   cache_ = std::make_unique<cache::UnitCache>(options);
   if (plan.hot_bytes > 0) {
     STOKE_ASSIGN(hot_, sys::Memory::map(static_cast<size_t>(plan.hot_bytes)));
@@ -271,12 +272,12 @@ Status SparseStore::cache_in(const plan::Plan& plan, const std::vector<OpenedFil
   return ok_status();
 }
 
-void SparseStore::make_room(int64_t kv_bytes) {
+void SparseStore::make_room(int64_t bytes) {
   if (cache_ == nullptr) return;
   const int64_t before = cache_->slots();
-  const int64_t target = std::max<int64_t>(1, (plan_.cold_bytes - kv_bytes - cache_tables()) / slot_cost());
-  if (target >= before) return;
-  const int64_t left = cache_->resize(target);
+  const int64_t fits = (plan_.cold_bytes - bytes - cache_tables()) / slot_cost();
+  const int64_t left = cache_->resize(std::clamp<int64_t>(fits, 1, most_slots_));
+  if (left >= before) return;
   const size_t page = sys::page_size();
   const size_t begin = (static_cast<size_t>(left) * slot_bytes_ + page - 1) / page * page;
   const size_t end = static_cast<size_t>(before) * slot_bytes_ / page * page;

@@ -68,8 +68,9 @@ class SparseStore {
   Status cache_in(const plan::Plan& plan, const std::vector<OpenedFile>& files, pipeline::IoQueue& queue);
   // After cache_in(), once, before the first pass.
   Status fill(const CancelFlag* cancel);
-  // The KV cache holds so many bytes: the cold segment makes room. Requires: nothing in flight or leased.
-  void make_room(int64_t kv_bytes);
+  // Others hold so many bytes of the cold segment's room: it gives way, or takes back what is left. Requires: nothing
+  // in flight or leased.
+  void make_room(int64_t bytes);
   // The cache's memory that may be touched.
   sys::Populator::Range memory() const {
     return {&arena_, cache_ == nullptr ? 0 : static_cast<size_t>(cache_->slots()) * slot_bytes_};
@@ -116,6 +117,7 @@ class SparseStore {
   std::vector<pipeline::NeuronTable> tables_;
   int64_t units_ = 0;
   size_t slot_bytes_ = 0;
+  int64_t most_slots_ = 0;  // of the arena
   sys::Memory arena_;
   sys::Memory hot_;
   int64_t filled_ = 0;  // cold records

@@ -64,8 +64,10 @@ class Streaming {
   pipeline::IoQueue& queue() { return *queue_; }
   pipeline::StreamSource& source() { return *source_; }
   const pipeline::IoQueue& queue() const { return *queue_; }
-  // The KV cache is going to hold so many bytes: slots make room for it. Requires: no lease.
-  void make_room(int64_t kv_bytes);
+  // Others hold so many bytes of the room for slots: these give way, or take back what is left. Requires: no lease.
+  void make_room(int64_t bytes);
+  // The most that make_room() can give.
+  int64_t spare() const;
   // Reads go on while the threads of `pool` compute.
   void poll_from(sys::ThreadPool& pool);
   // Null: nobody traces.
@@ -86,7 +88,8 @@ class Streaming {
   std::unique_ptr<pipeline::IoQueue> queue_;
   std::unique_ptr<pipeline::StreamSource> source_;
   sys::ThreadPool* pool_ = nullptr;
-  int64_t room_ = 0;  // bytes for slots and KV
+  int64_t room_ = 0;   // bytes for slots, and for KV and activations of a prompt where these have no room of their own
+  int64_t least_ = 0;  // bytes of slots that make progress
 };
 
 }  // namespace stoke::engine

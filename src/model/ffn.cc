@@ -292,4 +292,15 @@ Status FullFfn::forward(int layer, const float* x, int64_t tokens, float* out) {
   return dense_.forward(weights_.layers[at].ffn, x, tokens, out);
 }
 
+void MoeFfn::discard_scratch() {
+  scratch_.discard();
+  router_.discard_scratch();
+  shared_.discard_scratch();
+}
+
+void FullFfn::discard_scratch() {
+  dense_.discard_scratch();
+  moe_.discard_scratch();
+}
+
 }  // namespace stoke::model

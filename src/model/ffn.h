@@ -28,6 +28,8 @@ class Ffn {
   virtual void prepare(int layer) = 0;
   // x, out: (tokens, dim); x has had its norm and is left unchanged, out is overwritten.
   virtual Status forward(int layer, const float* x, int64_t tokens, float* out) = 0;
+  // Between passes: gives the pages of working memory back. Those that the next pass needs come again.
+  virtual void discard_scratch() = 0;
 };
 
 // One dense network, used for dense layers and for the shared expert.
@@ -39,6 +41,7 @@ class DenseFfn {
 
   // out (tokens, dim) = down(act(gate x) * up x).
   Status forward(const DenseFfnWeights& weights, const float* x, int64_t tokens, float* out);
+  void discard_scratch() { scratch_.discard(); }
 
  private:
   struct Buffers {
@@ -59,6 +62,7 @@ class MoeFfn {
   static size_t bytes(const Config& config, int64_t max_tokens);
 
   Status forward(int layer, const float* x, int64_t tokens, float* out);
+  void discard_scratch();
 
  private:
   // Consecutive uses of one expert inside a wave.
@@ -112,6 +116,7 @@ class FullFfn final : public Ffn {
 
   void prepare(int /*layer*/) override {}
   Status forward(int layer, const float* x, int64_t tokens, float* out) override;
+  void discard_scratch() override;
 
  private:
   const Config& config_;

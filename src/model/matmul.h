@@ -59,6 +59,8 @@ class Multiplier {
   static kernels::ActView view(const float* x, int64_t tokens, int64_t k, void* buffer, bool quantized);
   // Quantises where the view has room for it; splits the work by token tiles.
   void quantize(const kernels::ActView& x);
+  // Between calls.
+  void discard_scratch() { scratch_.discard(); }
 
   const kernels::Kernels& kernels() const { return kernels_; }
   sys::ThreadPool& threads() const { return threads_; }

@@ -33,6 +33,7 @@ class Router {
   Status route(const MoeWeights& weights, const kernels::ActView& x);
   // (tokens * used) of the last batch, by expert, then token.
   const ExpertUse* uses() const { return buffers_.uses; }
+  void discard_scratch() { scratch_.discard(); }
 
  private:
   struct Buffers {

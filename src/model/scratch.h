@@ -13,6 +13,7 @@
 #include <new>
 
 #include "base/check.h"
+#include "sys/memory.h"
 
 namespace stoke::model {
 
@@ -47,6 +48,8 @@ class Scratch {
   }
   std::byte* data() const { return data_.get(); }
   size_t bytes() const { return bytes_; }
+  // What was written is lost, and the memory costs nothing until it is touched again.
+  void discard() const { sys::discard_pages(data_.get(), bytes_); }
 
  private:
   struct Free {

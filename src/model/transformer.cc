@@ -109,6 +109,13 @@ Transformer::Transformer(const Parts& parts, const TransformerOptions& options)
   }
 }
 
+void Transformer::discard_scratch() {
+  rows_ = 0;
+  scratch_.discard();
+  multiplier_.discard_scratch();
+  ffn_->discard_scratch();
+}
+
 size_t Transformer::bytes(const Config& config, const sys::ThreadPool& threads, const TransformerOptions& options) {
   ScratchLayout count;
   layout(count, config, threads, options);

@@ -64,6 +64,9 @@ class Transformer {
   Status forward(const Batch& batch);
   // Logits of outputs [first, first + count) of the last forward: out is (count, vocab).
   Status logits(int64_t first, int64_t count, float* out);
+  // Between passes: gives the pages of working memory back; logits of the last pass can no longer be had. A pass of few
+  // rows touches little of it again.
+  void discard_scratch();
 
  private:
   struct Buffers {

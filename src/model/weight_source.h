@@ -76,6 +76,10 @@ class WeightSource {
   // Whether acquire() of rows from `row` on would answer without waiting.
   virtual bool at_hand(MatrixId /*id*/, int64_t /*row*/) const { return true; }
 
+  // For a thread of the pool that has nothing to do within a run: a small piece of what the source has to do beside
+  // answering. False where there is none. The only call that other threads than the control thread may make.
+  virtual bool help() { return false; }
+
   // These rows will be read next, one by one in this order; `rows` stays as it is until then.
   virtual void expect_rows(MatrixId /*id*/, std::span<const int32_t> /*rows*/) {}
   // Copies one stored row (row_bytes bytes) to dst.

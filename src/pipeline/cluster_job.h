@@ -36,7 +36,9 @@ struct ClusterJob {
   uint8_t* index = nullptr;             // (active) their numbers in the cluster, ascending
   const std::byte** records = nullptr;  // (active) where their records are; null: not at hand
   int32_t* places = nullptr;            // (active) what holds them (record_fetcher.h)
+  uint8_t* fresh = nullptr;             // (active) that were read for this job and not yet held against their checksum
   int32_t missing = 0;                  // records that are being read
+  bool damaged = false;                 // a fresh one is not what it should be
   bool fetched = false;                 // its records are held by the fetcher
   bool fired = false;                   // partial holds sums; otherwise they are zero and not written
 

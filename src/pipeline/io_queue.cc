@@ -34,12 +34,20 @@ IoQueue::Request IoQueue::take(Ring& ring) {
   return request;
 }
 
+// Whose request may start now; null: nobody's.
+IoQueue::Ring* IoQueue::next() {
+  if (unused_.empty() || bytes_in_flight_ >= kBytesInFlight) return nullptr;
+  if (urgent_.size > 0) return &urgent_;
+  if (background_.size == 0 || (background_held_ && in_flight_ > 0)) return nullptr;
+  return &background_;
+}
+
 void IoQueue::start() {
   bool any = false;
-  while (!unused_.empty() && queued() > 0 && bytes_in_flight_ < kBytesInFlight) {
+  for (Ring* ring = next(); ring != nullptr; ring = next()) {
     const uint32_t tag = unused_.back();
     unused_.pop_back();
-    flying_[tag] = take(urgent_.size > 0 ? urgent_ : background_);
+    flying_[tag] = take(*ring);
     if (trace_ != nullptr) flying_[tag].submitted_ns = trace_->now_ns();
     io::Read read = flying_[tag].read;
     read.tag = tag;

@@ -40,6 +40,9 @@ class IoQueue {
   // As pump(), but waits until something was delivered; returns at once where nothing is queued or in flight.
   // The time spent here is the stall time: there was nothing to compute.
   size_t wait();
+  // While held, background reads start only where nothing else is queued or in flight, one at a time: urgent ones are
+  // about to come, and a disk that serves requests in turn lets them wait for every megabyte that was asked for before.
+  void hold_background(bool held) { background_held_ = held; }
   bool idle() const { return in_flight_ == 0 && queued() == 0; }
   size_t queued() const;
   bool urgent_queued() const { return urgent_.size > 0; }
@@ -66,6 +69,7 @@ class IoQueue {
     size_t size = 0;
   };
   static Request take(Ring& ring);
+  Ring* next();
   void start();
   size_t deliver(size_t count);
 
@@ -77,6 +81,7 @@ class IoQueue {
   std::vector<Request> flying_;   // by the reader's tag
   std::vector<uint32_t> unused_;  // tags
   std::vector<io::Done> done_;
+  bool background_held_ = false;
   int in_flight_ = 0;
   uint64_t bytes_in_flight_ = 0;
   int64_t stall_ns_ = 0;

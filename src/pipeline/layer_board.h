@@ -64,12 +64,12 @@ class LayerBoard {
       : tiles(tile_capacity),
         gated(jobs),
         ready_cached(jobs),
-        ready_read(jobs),
-        finished(jobs),
+        ready_read(2 * jobs),
+        finished(2 * jobs),
         gate_rows_left_(jobs),
         lease_rows_left_(lease_capacity) {}
   static size_t bytes(size_t jobs, size_t tile_capacity, size_t lease_capacity) {
-    return OnceQueue::bytes(tile_capacity) + 5 * OnceQueue::bytes(jobs) + OnceQueue::bytes(lease_capacity);
+    return OnceQueue::bytes(tile_capacity) + 7 * OnceQueue::bytes(jobs) + OnceQueue::bytes(lease_capacity);
   }
 
   void reset() {
@@ -81,8 +81,8 @@ class LayerBoard {
   OnceQueue tiles;         // gate rows that are leased and not yet computed
   OnceQueue gated;         // jobs whose active neurons are known and not all hot: for the control thread
   OnceQueue ready_cached;  // jobs whose records are at hand, and were so at once
-  OnceQueue ready_read;    // jobs whose records have all arrived
-  OnceQueue finished;      // jobs that are done: for the control thread
+  OnceQueue ready_read;    // jobs whose records have all arrived; twice where some were damaged
+  OnceQueue finished;      // jobs that are done, or have damaged records: for the control thread
 
   void set_gate_rows(int32_t job, int32_t rows) { gate_rows_left_[at(job)].store(rows, std::memory_order_relaxed); }
   // True for whoever computed the last of a job's gate rows; all of them are visible to it.

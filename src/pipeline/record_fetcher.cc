@@ -88,6 +88,7 @@ bool RecordFetcher::look_up(ClusterJob& job) {
     if (!missed_) {
       ++counts_.lookups;
       job.places[i] = kNoPlace;
+      job.fresh[i] = 0;
       job.records[i] = table_->hot_record(job.neuron(i));
       if (job.records[i] != nullptr) {
         ++counts_.hot_hits;
@@ -139,13 +140,13 @@ bool RecordFetcher::issue(int32_t number, ClusterJob& job) {
       if (gap > options_.gap_bytes || all > options_.read_bytes_max) break;
       if (job.records[i] == nullptr) last = i;
     }
-    if (!start(number, job, issued_, last)) return false;
+    if (!start(number, job, issued_, last, 0)) return false;
     issued_ = last + 1;
   }
   return true;
 }
 
-bool RecordFetcher::start(int32_t number, const ClusterJob& job, int32_t first, int32_t last) {
+bool RecordFetcher::start(int32_t number, const ClusterJob& job, int32_t first, int32_t last, int attempts) {
   const uint64_t align = std::max<uint32_t>(table_->file->alignment(), 1);
   const uint64_t begin = table_->records.offset_of(job.neuron(first));
   const uint64_t end = table_->records.offset_of(job.neuron(last)) + table_->record_bytes();
@@ -156,7 +157,8 @@ bool RecordFetcher::start(int32_t number, const ClusterJob& job, int32_t first, 
   if (free_fetches_.empty() || (!direct && free_bounces_.empty())) return false;
   const int32_t id = free_fetches_.back();
   Fetch& fetch = fetches_[static_cast<size_t>(id)];
-  fetch = {.job = number, .first = first, .last = last, .bounce = direct ? -1 : free_bounces_.back()};
+  fetch = {
+      .job = number, .first = first, .last = last, .bounce = direct ? -1 : free_bounces_.back(), .attempts = attempts};
   if (!direct) {
     dst =
         memory_.data() + round_up(transient_bytes(options_), kPage) + static_cast<size_t>(fetch.bounce) * bounce_bytes_;
@@ -193,8 +195,8 @@ void RecordFetcher::on_read(const io::Read& read, const io::Done& done) {
   ClusterJob& job = jobs_[static_cast<size_t>(fetch.job)];
   blocked_ = false;
   bool good = done.error == 0;
-  for (int32_t i = fetch.first; good && i <= fetch.last; ++i) {
-    if (job.records[i] == nullptr) good = intact(job.neuron(i), source(fetch, job.neuron(i)));
+  for (int32_t i = fetch.first; good && fetch.attempts > 0 && i <= fetch.last; ++i) {
+    if (job.records[i] == nullptr) good = intact(*table_, job.neuron(i), source(fetch, job.neuron(i)));
   }
   if (!good && fetch.attempts++ == 0 && status_.ok()) {
     again_.push_back(id);
@@ -219,6 +221,7 @@ void RecordFetcher::deliver(const Fetch& fetch) {
     if (fetch.bounce >= 0) std::memcpy(to, source(fetch, job.neuron(i)), table_->record_bytes());
     if (job.places[i] >= 0) cache_->commit({job.places[i]}, true);
     job.records[i] = to;
+    job.fresh[i] = fetch.attempts == 0 ? 1 : 0;
     --job.missing;
   }
 }
@@ -227,9 +230,43 @@ const std::byte* RecordFetcher::source(const Fetch& fetch, int64_t neuron) const
   return fetch.read.dst + (table_->records.offset_of(neuron) - fetch.read.offset);
 }
 
-bool RecordFetcher::intact(int64_t neuron, const std::byte* record) const {
-  if (table_->checksums.empty()) return true;
-  return sys::checksum32(record, table_->record_bytes()) == table_->checksums[static_cast<size_t>(neuron)];
+bool RecordFetcher::intact(const NeuronTable& table, int64_t neuron, const std::byte* record) {
+  if (table.checksums.empty()) return true;
+  return sys::checksum32(record, table.record_bytes()) == table.checksums[static_cast<size_t>(neuron)];
+}
+
+bool RecordFetcher::check_fresh(const NeuronTable& table, ClusterJob& job) {
+  bool good = true;
+  for (int32_t i = 0; i < job.active; ++i) {
+    if (job.fresh[i] == 0) continue;
+    const bool intact_one = intact(table, job.neuron(i), job.records[i]);
+    job.fresh[i] = intact_one ? 0 : 1;
+    good &= intact_one;
+  }
+  return good;
+}
+
+// What was damaged leaves the cache and comes anew, so that nobody ever finds it there.
+void RecordFetcher::read_again(int32_t number) {
+  ClusterJob& job = jobs_[static_cast<size_t>(number)];
+  job.damaged = false;
+  for (int32_t i = 0; i < job.active; ++i) {
+    if (job.fresh[i] == 0) continue;
+    job.fresh[i] = 0;
+    job.records[i] = nullptr;
+    ++job.missing;
+    if (job.places[i] < 0) continue;
+    cache_->release({job.places[i]});
+    cache_->drop(unit(job.neuron(i)));
+    const cache::SlotId slot = cache_->reserve(unit(job.neuron(i)), false);
+    CHECK(slot.valid());  // the one that has just become free
+    job.places[i] = slot.index;
+  }
+  for (int32_t i = 0; i < job.active; ++i) {
+    if (job.records[i] != nullptr) continue;
+    ++counts_.reread;
+    while (!start(number, job, i, i, 1)) queue_.wait();
+  }
 }
 
 std::byte* RecordFetcher::destination(int32_t place) const {
@@ -253,6 +290,13 @@ void RecordFetcher::free_place(int32_t place, bool arrived) {
   }
 }
 
+// Of a job that is not computed. A record that nobody has checked may still be damaged: it does not stay in the cache.
+void RecordFetcher::leave(ClusterJob& job, int32_t i) {
+  const bool arrived = job.records[i] != nullptr;
+  free_place(job.places[i], arrived);
+  if (arrived && job.fresh[i] != 0 && job.places[i] >= 0) cache_->drop(unit(job.neuron(i)));
+}
+
 void RecordFetcher::finish(int32_t number) {
   ClusterJob& job = jobs_[static_cast<size_t>(number)];
   for (int32_t i = 0; i < job.active; ++i) free_place(job.places[i], true);
@@ -268,7 +312,7 @@ void RecordFetcher::abandon() {
   for (size_t w = 0; w < waiting_.size() && w <= admitted_; ++w) {
     ClusterJob& job = jobs_[static_cast<size_t>(waiting_[w])];
     const int32_t placed = w < admitted_ ? job.active : looked_up_;
-    for (int32_t i = 0; i < placed; ++i) free_place(job.places[i], job.records[i] != nullptr);
+    for (int32_t i = 0; i < placed; ++i) leave(job, i);
     job.active = 0;
   }
   waiting_.clear();
@@ -281,7 +325,7 @@ void RecordFetcher::fail(const Fetch& fetch, const io::Done& done) {
   int64_t neuron = job.neuron(fetch.first);
   for (int32_t i = fetch.first; done.error == 0 && i <= fetch.last; ++i) {
     neuron = job.neuron(i);
-    if (job.records[i] == nullptr && !intact(neuron, source(fetch, neuron))) break;
+    if (job.records[i] == nullptr && !intact(*table_, neuron, source(fetch, neuron))) break;
   }
   status_ = record_failure(*table_, neuron, done.error);
 }

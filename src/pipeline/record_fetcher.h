@@ -3,12 +3,12 @@
 // Jobs are admitted in order: every active neuron is looked up, misses take a slot of the cache or, where its policy
 // refuses, a place of a small transient pool; neighbouring misses share a read where the bytes between them cost less
 // than a request. Reads of one record go straight into its slot where alignment allows; others are aligned supersets
-// that land in a bounce buffer and are copied. A record is checked against its checksum on arrival; what is wrong is
-// read once more. A job whose records are all at hand goes to the board's ready queues. Never a deadlock: only the
-// oldest job waits for places, all before it are complete and will free theirs, and the transient pool alone holds a
-// whole cluster. Thread role: the control thread. Ownership: cache, queue and board are the caller's; buffers are its
-// own. After construction nothing is allocated (but for the text of a failure). Errors: status(): kIo, kCorrupt, naming
-// layer, neuron, file and offset. Then advance() starts nothing more.
+// that land in a bounce buffer and are copied. A record is checked against its checksum by the thread that computes it
+// (check_fresh); what is wrong is read once more, and checked on arrival. A job whose records are all at hand goes to
+// the board's ready queues. Never a deadlock: only the oldest job waits for places, all before it are complete and will
+// free theirs, and the transient pool alone holds a whole cluster. Thread role: the control thread. Ownership: cache,
+// queue and board are the caller's; buffers are its own. After construction nothing is allocated (but for the text of a
+// failure). Errors: status(): kIo, kCorrupt, naming layer, neuron, file and offset. Then advance() starts nothing more.
 #pragma once
 
 #include <cstddef>
@@ -58,11 +58,18 @@ class RecordFetcher final : public ReadClient {
   }
   // Goes on with the oldest jobs as far as there is room; pushes reads, does not start them.
   void advance();
+  // Holds the fresh records of a ready job against their checksums; false where one is damaged. By the thread that is
+  // about to compute it, which has use for them in its cache; the control thread has more to do than the others.
+  static bool check_fresh(const NeuronTable& table, ClusterJob& job);
+  // Reads the damaged records of a job once more; then it is ready again. May wait for room.
+  void read_again(int32_t job);
   // The job was computed: its leases and places are free again.
   void finish(int32_t job);
   // After a failure: waits for what is in flight and frees everything that jobs hold.
   void abandon();
 
+  // Whether the reads of all admitted jobs are queued.
+  bool all_asked() const { return admitted_ == waiting_.size(); }
   bool reading() const { return out_ > 0; }
   // Whether jobs are admitted that wait for places which only finished jobs can free.
   bool blocked() const { return blocked_; }
@@ -84,14 +91,15 @@ class RecordFetcher final : public ReadClient {
   bool look_up(ClusterJob& job);
   bool place_miss(ClusterJob& job, int32_t i);
   bool issue(int32_t number, ClusterJob& job);
-  bool start(int32_t number, const ClusterJob& job, int32_t first, int32_t last);
+  bool start(int32_t number, const ClusterJob& job, int32_t first, int32_t last, int attempts);
   bool push_again();
   void deliver(const Fetch& fetch);
   const std::byte* source(const Fetch& fetch, int64_t neuron) const;
-  bool intact(int64_t neuron, const std::byte* record) const;
+  static bool intact(const NeuronTable& table, int64_t neuron, const std::byte* record);
   std::byte* destination(int32_t place) const;
   void retire(int32_t id);
   void free_place(int32_t place, bool arrived);
+  void leave(ClusterJob& job, int32_t i);
   void fail(const Fetch& fetch, const io::Done& done);
   cache::UnitId unit(int64_t neuron) const { return {static_cast<int32_t>(table_->first_unit + neuron)}; }
   int64_t uses(const ClusterJob& job, int32_t i) const;

@@ -62,6 +62,7 @@ SparseDecoder::Buffers SparseDecoder::layout(model::ScratchLayout& at, const sys
   b.index = at.take<uint8_t>(jobs * kClusterNeurons);
   b.records = at.take<const std::byte*>(jobs * kClusterNeurons);
   b.places = at.take<int32_t>(jobs * kClusterNeurons);
+  b.fresh = at.take<uint8_t>(jobs * kClusterNeurons);
   b.tiles = at.take<Tile>(static_cast<int64_t>(tile_capacity(jobs_of(shape))));
   for (int worker = 0; worker < threads.size(); ++worker) {
     const ClusterScratch scratch = layout_cluster_scratch(at, shape.tokens, shape.up_row_bytes);
@@ -92,6 +93,7 @@ void SparseDecoder::set_up(const NeuronTable& table, std::span<const TokenGroup>
         .index = buffers_.index + j * kClusterNeurons,
         .records = buffers_.records + j * kClusterNeurons,
         .places = buffers_.places + j * kClusterNeurons,
+        .fresh = buffers_.fresh + j * kClusterNeurons,
     };
     board_.set_gate_rows(j, buffers_.jobs[j].neurons);
   }
@@ -118,7 +120,7 @@ Status SparseDecoder::forward(const NeuronTable& table, std::span<const TokenGro
 void SparseDecoder::work(int worker) {
   Idler idler;
   while (!board_.over()) {
-    if (do_one(worker)) {
+    if (do_one(worker) || multiplier_.source().help()) {
       idler.worked();
     } else {
       idler.rest();
@@ -129,6 +131,7 @@ void SparseDecoder::work(int worker) {
 // Worker 0: feeds the others, drives the disk, and computes in between.
 void SparseDecoder::control() {
   Idler idler;
+  if (queue_ != nullptr) queue_->hold_background(true);
   while (true) {
     if (queue_ != nullptr) queue_->pump();
     collect_gated();
@@ -136,7 +139,7 @@ void SparseDecoder::control() {
     control_reads();
     if (status_.ok()) status_ = supply_gates();
     if (!status_.ok()) break;
-    if (do_one(0)) {
+    if (do_one(0) || multiplier_.source().help()) {
       idler.worked();
     } else if (fetcher_ != nullptr && fetcher_->reading()) {
       queue_->wait();
@@ -145,6 +148,7 @@ void SparseDecoder::control() {
     }
   }
   board_.end();
+  if (queue_ != nullptr) queue_->hold_background(false);
 }
 
 bool SparseDecoder::do_one(int worker) {
@@ -192,8 +196,9 @@ void SparseDecoder::finish_gate(int32_t number, int worker) {
 }
 
 void SparseDecoder::compute_job(int32_t number, int worker) {
-  const ClusterJob& job = buffers_.jobs[number];
-  if (job.fired) {
+  ClusterJob& job = buffers_.jobs[number];
+  job.damaged = job.fetched && !RecordFetcher::check_fresh(*table_, job);
+  if (job.fired && !job.damaged) {
     const sys::TraceSpan span(threads_.trace(), worker, sys::TraceKind::kCluster, number, job.active);
     math_.compute(*table_, job, workers_[static_cast<size_t>(worker)]);
   }
@@ -217,6 +222,10 @@ void SparseDecoder::collect_gated() {
 // True where that was the last.
 bool SparseDecoder::collect_finished() {
   for (int32_t job = board_.finished.take(); job >= 0; job = board_.finished.take()) {
+    if (buffers_.jobs[job].damaged) {
+      if (status_.ok()) fetcher_->read_again(job);
+      continue;
+    }
     active_ += static_cast<uint64_t>(buffers_.jobs[job].active);
     if (buffers_.jobs[job].fetched) fetcher_->finish(job);
     ++finished_;
@@ -229,6 +238,7 @@ void SparseDecoder::control_reads() {
   fetcher_->advance();
   queue_->pump();
   if (!fetcher_->status().ok()) status_ = fetcher_->status();
+  if (gated_ == jobs_ && fetcher_->all_asked()) queue_->hold_background(false);
   if (!switches_.synchronous_reads && !switches_.stage_barriers) return;
   // Held until all reads have come, or, in a cache that does not hold them all, until nothing more can be read.
   const bool all_known = gated_ == jobs_;

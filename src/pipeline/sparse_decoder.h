@@ -89,6 +89,7 @@ class SparseDecoder {
     uint8_t* index = nullptr;   // (jobs, kClusterNeurons), and so on
     const std::byte** records = nullptr;
     int32_t* places = nullptr;
+    uint8_t* fresh = nullptr;
     Tile* tiles = nullptr;
   };
   static Buffers layout(model::ScratchLayout& at, const sys::ThreadPool& threads, const DecoderShape& shape,

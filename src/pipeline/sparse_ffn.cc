@@ -261,6 +261,13 @@ Status SparseFfn::stream_experts(const NeuronTable& t, const model::SparseFfnWei
   return ok_status();
 }
 
+void SparseFfn::discard_scratch() {
+  scratch_.discard();
+  router_.discard_scratch();
+  if (rest_ != nullptr) rest_->discard_scratch();
+  stream_.discard_scratch();
+}
+
 SparseCounts SparseFfn::counts() const {
   return {.fetch = decoder_.counts(),
           .neurons = decoder_.neurons(),

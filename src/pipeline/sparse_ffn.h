@@ -66,6 +66,7 @@ class SparseFfn final : public model::Ffn {
 
   void prepare(int layer) override;
   Status forward(int layer, const float* x, int64_t tokens, float* out) override;
+  void discard_scratch() override;
 
   SparseCounts counts() const;
 

@@ -43,6 +43,7 @@ class SparseStream {
   Status forward(const NeuronTable& table, const TokenGroup& group, int64_t neurons, float* out);
 
   uint64_t active() const { return active_; }
+  void discard_scratch() { scratch_.discard(); }
 
  private:
   struct Buffers {

@@ -1,7 +1,5 @@
 #include "pipeline/stream_source.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 
 #include "base/check.h"
@@ -46,8 +44,7 @@ StreamSource::StreamSource(UnitTable table, IoQueue& queue, sys::Memory arena, c
 }
 
 StreamSource::~StreamSource() {
-  // Reads in flight write into the arena.
-  while (!queue_.idle()) queue_.wait();
+  settle();  // reads in flight write into the arena
 }
 
 int64_t StreamSource::least_slots(const UnitTable& table, const model::Config& config) {
@@ -83,8 +80,9 @@ StreamSource::Share StreamSource::share_slots(const UnitTable& table, const Stre
 void StreamSource::choose_pinned() {
   const Share share = share_slots(table_, options_);
   const auto dense = static_cast<int64_t>(table_.order().size());
-  options_.window = share.window;
+  window_ = share.window;
   pinned_ = share.pinned;
+  least_ = std::min(table_.size(), kLeastWindow + options_.expert_slots_least);
   for (int64_t i = 0; i < dense; ++i) {
     live_[static_cast<size_t>(table_.order()[static_cast<size_t>(i)])].pinned = is_pinned(i, pinned_, dense);
   }
@@ -112,63 +110,18 @@ bool StreamSource::load(UnitId id, IoQueue::Priority priority) {
   return true;
 }
 
-Status damaged_matrix(const std::string& path, const std::string& tensor, uint64_t offset) {
-  return Status(Code::kCorrupt, fmt::format("{}: tensor {}, offset {}: its checksum does not match, twice: fetch or "
-                                            "convert the store again",
-                                            path, tensor, offset));
-}
-
-// Of bytes that came, or did not.
-Status StreamSource::read_failure_of(UnitId id, const io::Read& read, const io::Done& done) const {
-  const Unit& unit = table_.unit(id);
-  const std::string& name = table_.matrix({unit.matrix}).name;
-  if (done.error != 0) return io::read_failure(read, done).with("tensor " + name);
-  if (checks_ == nullptr) return ok_status();
-  const auto damaged = checks_->first_damaged(read.dst + (unit.offset - read.offset), unit.offset, unit.bytes);
-  return damaged ? damaged_matrix(unit.file->path(), name, *damaged) : ok_status();
-}
-
-void StreamSource::on_read(const io::Read& read, const io::Done& done) {
-  const UnitId id = {static_cast<int32_t>(read.tag)};
-  Live& unit = live(id);
-  const io::Read whole = read_of(id, unit.slot);
-  if (const Status failed = read_failure_of(id, whole, done); !failed.ok()) {
-    if (unit.guessed) return abandon_guess(id);
-    if (!unit.retried && queue_.push(*this, whole, IoQueue::Priority::kUrgent)) {  // once more: some errors pass
-      unit.retried = true;
-      return;
-    }
-    if (failure_.ok()) failure_ = failed;
-    if (!table_.unit(id).expert) {
-      cache_.pin(id, false);
-      streaming_ -= unit.pinned ? 0 : 1;
-    }
-    end_ahead(id);
-    cache_.abandon(unit.slot);
-    unit = {.pinned = unit.pinned, .pending = unit.pending};
-    return;
-  }
-  end_ahead(id);
-  const bool hold = (unit.wanted || unit.guessed) && !unit.held;
-  cache_.commit(unit.slot, hold);
-  if (hold) unit.held = true;
-  unit.wanted = false;
-  if (unit.stale) drop(id);
-  feed_guesses();
-}
-
 // Dense: the next units of the order, as far as the window reaches.
 void StreamSource::advance() {
   const std::span<const int32_t> order = table_.order();
   const auto end = static_cast<int64_t>(order.size());
   const int64_t limit = wants_tail_ ? end : table_.tail();
   // One turn at most: where everything is resident there is nothing to ask for.
-  for (int64_t looked = 0; looked < end && static_cast<int64_t>(pending_.size()) < options_.window; ++looked) {
+  for (int64_t looked = 0; looked < end && static_cast<int64_t>(pending_.size()) < window_; ++looked) {
     if (next_ >= limit) next_ = 0;
     const UnitId id = {order[static_cast<size_t>(next_)]};
     Live& unit = live(id);
     if (cache_.state(id) == cache::UnitCache::State::kFree) {
-      if (!unit.pinned && streaming_ >= options_.window) return;
+      if (!unit.pinned && streaming_ >= window_) return;
       if (!load(id, IoQueue::Priority::kBackground)) return;
       streaming_ += unit.pinned ? 0 : 1;
     } else if (unit.pinned || unit.pending || unit.leases > 0) {
@@ -307,7 +260,9 @@ bool StreamSource::at_hand(model::MatrixId id, int64_t row) const { return ready
 
 Status StreamSource::wait_for(UnitId id) {
   const bool expert = table_.unit(id).expert;
-  while (!ready(id)) {
+  while (true) {
+    take_checked();
+    if (ready(id)) return ok_status();
     if (!failure_.ok()) return std::exchange(failure_, Status());
     if (cancel_ != nullptr && cancel_->load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
     if (cache_.state(id) == cache::UnitCache::State::kFree) {
@@ -321,12 +276,13 @@ Status StreamSource::wait_for(UnitId id) {
         counts_.expert_misses += asked ? 1 : 0;
       } else {
         resync(id);
-        CHECK(!queue_.idle());
       }
     }
+    if (checker_.hurry(id.index)) continue;
+    queue_.hold_background(false);            // what is waited for is among them
+    if (queue_.idle()) checker_.hurry_all();  // blocks that nobody wants any more hold the window's slots
     queue_.wait();
   }
-  return ok_status();
 }
 
 std::byte* StreamSource::first_row(UnitId id) const {
@@ -340,6 +296,7 @@ Result<RowsView> StreamSource::acquire(model::MatrixId id, RowRange wanted) {
   Live& state = live(unit_id);
   if (!unit.expert) reach(unit_id);
   queue_.pump();
+  take_checked();
   const bool was_ready = ready(unit_id);
   if (!was_ready) STOKE_TRY(wait_for(unit_id));
   if (state.held) {

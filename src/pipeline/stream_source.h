@@ -19,6 +19,7 @@
 #include "base/status.h"
 #include "cache/unit_cache.h"
 #include "model/weight_source.h"
+#include "pipeline/block_checker.h"
 #include "pipeline/io_queue.h"
 #include "pipeline/row_reader.h"
 #include "pipeline/unit_table.h"
@@ -73,13 +74,14 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   // Holds what is read against checksums, as far as they are known; they outlive the source.
   void check_against(const sys::CheckedRanges* checks) {
     checks_ = checks;
+    checker_.check_against(checks);
     rows_.check_against(checks);
   }
   // Starts reading what the first pass needs.
   void start();
-  // Gives slots from the end of the arena back to the system, down to `slots`. Waits for what is in flight.
-  // Requires: no lease. Returns the slots left.
-  int64_t shrink(int64_t slots);
+  // Gives slots from the end of the arena back to the system, down to `slots`, or takes them again, up to the options'.
+  // Fewer: waits for what is in flight. Requires: no lease. Returns the slots that there are, at least least_slots().
+  int64_t resize(int64_t slots);
   // The slots' memory that may be touched.
   sys::Populator::Range memory() const { return {&arena_, static_cast<size_t>(cache_.slots()) * table_.slot_bytes()}; }
 
@@ -92,6 +94,7 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void begin_guess() override;
   void guess(const model::ExpectedProduct& product) override;
   bool at_hand(model::MatrixId id, int64_t row) const override;
+  bool help() override { return checker_.help(); }
   void expect_rows(model::MatrixId id, std::span<const int32_t> rows) override {
     rows_.expect(table_.matrix(id), rows);
   }
@@ -140,9 +143,14 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   };
 
   void on_read(const io::Read& read, const io::Done& done) override;
+  void finish_read(cache::UnitId id, const Status& failed);
+  void take_checked();
+  void settle();
   void choose_pinned();
   void unpin(cache::UnitId id);
   void unpin_evenly(int64_t count);
+  void pin_evenly(int64_t count);
+  void shrink(int64_t target, const Share& share);
   Live& live(cache::UnitId id) { return live_[static_cast<size_t>(id.index)]; }
   const Live& live(cache::UnitId id) const { return live_[static_cast<size_t>(id.index)]; }
   bool ready(cache::UnitId id) const { return cache_.state(id) == cache::UnitCache::State::kReady; }
@@ -167,6 +175,8 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   IoQueue& queue_;
   sys::Memory arena_;
   StreamOptions options_;
+  int64_t least_ = 0;   // slots
+  int64_t window_ = 0;  // slots of dense blocks that stream, now
   cache::UnitCache cache_;
   std::vector<Live> live_;
   Ring pending_;                  // dense units asked for and not yet reached, in order
@@ -181,6 +191,7 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   RowReader rows_;
   const std::atomic<bool>* cancel_ = nullptr;
   const sys::CheckedRanges* checks_ = nullptr;
+  BlockChecker checker_;  // of dense blocks, which are read long before they are needed
   Status failure_;
   StreamCounts counts_;
 };

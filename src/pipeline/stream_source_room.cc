@@ -1,4 +1,4 @@
-// StreamSource: giving slots back.
+// StreamSource: giving slots back, and taking them again.
 #include <algorithm>
 
 #include "base/check.h"
@@ -28,14 +28,44 @@ void StreamSource::unpin_evenly(int64_t count) {
   }
 }
 
+// Units that streamed until now: one that is on its way, or waits for its turn, simply stays.
+void StreamSource::pin_evenly(int64_t count) {
+  const int64_t streamed = static_cast<int64_t>(table_.order().size()) - pinned_;
+  int64_t seen = 0;
+  for (const int32_t u : table_.order()) {
+    Live& unit = live_[static_cast<size_t>(u)];
+    if (count <= 0 || unit.pinned) continue;
+    if ((seen + 1) * count / streamed > seen * count / streamed) {
+      unit.pinned = true;
+      unit.stale = false;
+      ++pinned_;
+      if (cache_.state({u}) != cache::UnitCache::State::kFree) --streaming_;
+    }
+    ++seen;
+  }
+}
+
+int64_t StreamSource::resize(int64_t slots) {
+  const int64_t target = std::clamp(slots, least_, options_.slots);
+  StreamOptions now = options_;
+  now.slots = target;
+  const Share share = share_slots(table_, now);
+  if (target < cache_.slots()) {
+    shrink(target, share);
+  } else if (target > cache_.slots()) {
+    cache_.resize(target);
+    window_ = share.window;
+    pin_evenly(share.pinned - pinned_);
+  }
+  return cache_.slots();
+}
+
 // What was read ahead is let go first, so that nothing is in flight. Pinned units that lie in the slots to go are
 // streamed from now on.
-int64_t StreamSource::shrink(int64_t slots) {
+void StreamSource::shrink(int64_t target, const Share& share) {
   const int64_t before = cache_.slots();
-  const int64_t target = std::max(slots, options_.window + options_.expert_slots_least);
-  if (target >= before) return before;
   forget_expected();
-  while (!queue_.idle()) queue_.wait();
+  settle();
   if (!pending_.empty()) next_ = table_.position({pending_.front()});
   for (; !pending_.empty(); pending_.pop()) {
     live({pending_.front()}).pending = false;
@@ -45,13 +75,12 @@ int64_t StreamSource::shrink(int64_t slots) {
     const UnitId id = cache_.unit({static_cast<int32_t>(s)});
     if (id.valid() && !table_.unit(id).expert) unpin(id);
   }
-  const int64_t room = target - options_.expert_slots_least;
-  const bool all_dense = pinned_ == static_cast<int64_t>(table_.order().size()) && pinned_ <= room;
-  if (!all_dense) unpin_evenly(pinned_ - (room - options_.window));
+  window_ = share.window;
+  unpin_evenly(pinned_ - share.pinned);
+  pin_evenly(share.pinned - pinned_);
   const int64_t left = cache_.resize(target);
   arena_.discard(static_cast<size_t>(left) * table_.slot_bytes(),
                  static_cast<size_t>(before - left) * table_.slot_bytes());
-  return left;
 }
 
 }  // namespace stoke::pipeline

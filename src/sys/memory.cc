@@ -69,6 +69,17 @@ void Memory::discard(size_t offset, size_t bytes) const {
   if (end > begin) madvise(data_ + begin, end - begin, MADV_DONTNEED);
 }
 
+void discard_pages(std::byte* data, size_t bytes) {
+  const uintptr_t page = page_size();
+  const auto first = reinterpret_cast<uintptr_t>(data);
+  const uintptr_t begin = (first + page - 1) / page * page;
+  const uintptr_t end = (first + bytes) / page * page;
+  if (end <= begin) return;
+  std::byte* at = data + (begin - first);
+  madvise(at, end - begin, MADV_NOHUGEPAGE);
+  madvise(at, end - begin, MADV_DONTNEED);
+}
+
 ProcessMemory process_memory() {
   const std::string text = read_text("/proc/self/status").value_or("");
   const auto number = [&](const char* key) { return find_number(text, key).value_or(0); };

@@ -40,6 +40,10 @@ class Memory {
   size_t mapped_ = 0;
 };
 
+// Gives the whole pages of any memory back, and has them come again one by one as small ones: in a huge page, the first
+// bytes of a buffer would bring its other 2 MiB along. They read as zeros afterwards.
+void discard_pages(std::byte* data, size_t bytes);
+
 // What this process holds, from /proc/self/status (bytes).
 struct ProcessMemory {
   uint64_t rss = 0;        // all resident

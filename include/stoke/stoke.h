@@ -55,8 +55,8 @@ struct ModelOptions {
   int sequences = 1;         // sessions that may all reach a full context at once
   std::string isa;           // instruction set: "portable", "avx2", "avx512", ...; empty: the best here
   std::string kv_type;       // "f16" (default) or "q8_0"
-  std::string ffn_act;       // overrides the FFN's activation, for models that do not say: "silu", "relu", "drelu", ...
-  std::string quant;         // quantises an F16/BF16/F32 folder on load: "q8_0", "q4_0", "q4_k"; empty: as stored
+  std::string ffn_act;       // the FFN's activation, of a model that does not say: "silu", "relu", "drelu", ...
+  std::string quant;         // quantises F16/BF16/F32 matrices on load: "q8_0", "q4_0", "q4_k"; empty: as stored
   // For measurements on neuron stores (docs/bigger-than-memory.md); neither changes a bit of the answer.
   // ablation: a step of the paper's ablation, or another engine's way: "dense", ..., "flash"; empty: all on.
   std::string ablation;

@@ -86,7 +86,7 @@ void add_model_flags(CLI::App& verb, ModelFlags& flags) {
       ->check(CLI::IsMember({"f16", "q8_0"}));
   verb.add_option("--ffn-act", flags.ffn_act,
                   "the FFN's activation, where the file does not say: silu, relu, drelu, ...");
-  verb.add_option("--quant", flags.quant, "quantise an F16/BF16 folder on load: q8_0, q4_0 or q4_k");
+  verb.add_option("--quant", flags.quant, "quantise F32/F16/BF16 weights on load: q8_0, q4_0 or q4_k");
 }
 
 void add_measuring_flags(CLI::App& verb, ModelFlags& flags) {

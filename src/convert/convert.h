@@ -29,7 +29,7 @@ struct ConvertOptions {
   RecordLayout layout = RecordLayout::kSplit;
   std::string down;     // a type's name, "codes", or empty: chosen by the source's (store_plan.h)
   std::string quant;    // type that float matrices become; empty: they stay
-  std::string ffn_act;  // replaces the activation that the file names
+  std::string ffn_act;  // the activation, of a file that states none
   std::string stats;    // firing statistics (formats/firing_stats.h): hot neurons come first; empty: the source's order
   int threads = 1;
   uint64_t commit_bytes = uint64_t{64} << 20;  // between syncs: what a kill can cost

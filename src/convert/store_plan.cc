@@ -68,8 +68,8 @@ Status Planner::check_model() const {
   if (relu) return ok_status();
   return Status(Code::kUnsupported,
                 fmt::format("{}: the FFN's activation is {}: a neuron store needs relu or drelu, whose neurons are "
-                            "exactly zero unless they fire; run the model as it is (--ffn-act NAME, if the file's "
-                            "word is wrong)",
+                            "exactly zero unless they fire; run the model as it is (--ffn-act NAME, if the file "
+                            "states no activation)",
                             plan_.source.path, model::activation_name(config.activation)));
 }
 

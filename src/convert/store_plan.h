@@ -24,7 +24,7 @@ struct PlanOptions {
   std::string
       down;  // a type's name, "codes", or empty: q4_0 where the source's is of up to 4 bits, else q8_0; floats stay
   std::optional<DType> quant;  // float matrices of the source become this type
-  std::string ffn_act;         // replaces the activation that the file names
+  std::string ffn_act;         // the activation, of a file that states none
   std::string stats;           // firing statistics of the model, by which hot neurons come first; empty: none
 };
 

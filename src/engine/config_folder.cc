@@ -227,15 +227,19 @@ Status read_moe(Fields& top, const Family& family, Config* config) {
   return Status(Code::kCorrupt, fmt::format("{}: the number of experts is {}", top.where(), moe.experts));
 }
 
-Status read_activation(Fields& top, const Family& family, Config* config) {
+// `named`: the file's own fields, without the family's defaults.
+Status read_activation(Fields& top, const Fields& named, ModelDescription* out) {
+  Config* config = &out->config;
+  const Family& family = *out->family;
   config->activation = family.activation;
   config->swiglu_alpha = static_cast<float>(top.real("swiglu_alpha", 1.702));
   config->swiglu_limit = static_cast<float>(top.real("swiglu_limit", 7.0));
   const char* key = top.has("hidden_activation") ? "hidden_activation" : "hidden_act";
   if (family.activation_fixed || !top.has(key)) return top.failure();
-  Result<model::Activation> named = model::activation_from_name(top.text(key));
-  if (!named.ok()) return named.status().with(fmt::format("{}: key \"{}\"", top.where(), key));
-  config->activation = *named;
+  Result<model::Activation> activation = model::activation_from_name(top.text(key));
+  if (!activation.ok()) return activation.status().with(fmt::format("{}: key \"{}\"", top.where(), key));
+  config->activation = *activation;
+  if (named.has(key)) out->activation_key = fmt::format("\"{}\" in config.json", key);
   return top.failure();
 }
 
@@ -285,7 +289,7 @@ Result<ModelDescription> describe_folder(const ModelFile& file) {
   c.family = family->name;
   STOKE_TRY(read_numbers(top, &c));
   if (c.heads <= 0 || c.layers <= 0 || c.layers > kMaxLayers) return out;  // validate() will say so
-  STOKE_TRY(read_activation(top, *family, &c));
+  STOKE_TRY(read_activation(top, named, &out));
   STOKE_TRY(read_rope(top, *family, &c));
   STOKE_TRY(read_moe(top, *family, &c));
   STOKE_TRY(read_layers(top, *family, &c));

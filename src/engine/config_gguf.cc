@@ -212,6 +212,7 @@ Result<ModelDescription> describe_gguf(const ModelFile& file) {
     Result<model::Activation> named = model::activation_from_name(keys.text("hidden_activation"));
     if (!named.ok()) return named.status().with(file.path + ": key " + keys.full("hidden_activation"));
     c.activation = *named;
+    out.activation_key = "key " + keys.full("hidden_activation");
   }
   STOKE_TRY(read_rope(file, keys, *family, &c));
   STOKE_TRY(read_moe(file, keys, *family, &c));

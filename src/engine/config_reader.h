@@ -23,10 +23,13 @@ inline int narrow(int64_t value) { return static_cast<int>(std::clamp<int64_t>(v
 struct ModelDescription {
   const model::Family* family = nullptr;
   model::Config config;
+  std::string
+      activation_key;  // what of the file states the activation; empty: nothing, so it is the family's usual one
 };
 
-// Finds the family and reads its configuration, whichever container it is. `ffn_act`, where not empty, replaces the
-// activation that the file names. kUnsupported, listing the known ones, for an unknown family or activation.
+// Finds the family and reads its configuration, whichever container it is. `ffn_act`, where not empty, is the
+// activation of a file that states none; kInvalid where it contradicts what the file states. kUnsupported, listing the
+// known ones, for an unknown family or activation.
 Result<ModelDescription> read_description(const formats::ModelFile& file, const std::string& ffn_act);
 
 // The two containers' halves of it. Config::vocab stays 0: the embedding tensor's rows give it.

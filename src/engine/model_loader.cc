@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -300,11 +301,21 @@ Status read_records(const formats::ModelFile& file, int layers, TensorTable* tab
   return ok_status();
 }
 
-// A store says what its activation is, whatever its source was called with.
-std::string activation_of(const formats::ModelFile& file, const LoaderOptions& options) {
-  std::string name = options.ffn_act;
-  if (name.empty()) file.get(formats::store_keys::kActivation, &name);
-  return name;
+// Quantising on load is for float matrices. A store's are held against checksums, which are of the bytes as they lie.
+Status check_quant(const formats::ModelFile& file, DType quant, const WeightPlan& plan) {
+  const char* name = info(quant).name;
+  if (formats::is_neuron_store(file)) {
+    return Status(Code::kInvalid,
+                  fmt::format("{}: --quant {}: a neuron store keeps the types that `stoke convert` gave "
+                              "it (convert has --quant, too)",
+                              file.path, name));
+  }
+  const auto converted = [](const MatrixSpec& spec) { return spec.stored != spec.info.type; };
+  if (std::ranges::any_of(plan.matrices, converted)) return ok_status();
+  return Status(Code::kInvalid,
+                fmt::format("{}: --quant {}: it has no F32, F16 or BF16 matrix that could become {}: leave the option "
+                            "out, other types stay as stored",
+                            file.path, name, name));
 }
 
 }  // namespace
@@ -316,7 +327,7 @@ uint64_t ModelPlan::record_bytes() const {
 }
 
 Result<ModelPlan> plan_model(const formats::ModelFile& file, const LoaderOptions& options) {
-  STOKE_ASSIGN(ModelDescription description, read_description(file, activation_of(file, options)));
+  STOKE_ASSIGN(ModelDescription description, read_description(file, options.ffn_act));
   ModelPlan out{.family = description.family, .config = std::move(description.config)};
   TensorTable table(file, *out.family, options.quant);
   const formats::TensorEntry* embedding = table.find(Role::kEmbedding, {});
@@ -338,6 +349,7 @@ Result<ModelPlan> plan_model(const formats::ModelFile& file, const LoaderOptions
   const Status complete = validate(out.config);  // again: layers may have turned out dense
   if (!complete.ok()) return complete.with(file.path);
   out.plan = table.take_plan();
+  if (options.quant) STOKE_TRY(check_quant(file, *options.quant, out.plan));
   return out;
 }
 

@@ -24,8 +24,8 @@
 namespace stoke::engine {
 
 struct LoaderOptions {
-  std::string ffn_act;         // --ffn-act: replaces the activation that the file names
-  std::optional<DType> quant;  // --quant: float matrices become this type while loading
+  std::string ffn_act;         // --ffn-act: the activation of a file that states none; kInvalid if it contradicts one
+  std::optional<DType> quant;  // --quant: float matrices become this type while loading; kInvalid where there are none
 };
 
 struct ModelPlan {

@@ -17,7 +17,7 @@ Status check_fires(const Prepared& prepared) {
   if (config.activation != model::Activation::kRelu && config.activation != model::Activation::kDrelu) {
     return Status(Code::kUnsupported,
                   fmt::format("{}: the FFN's activation is {}: only neurons of relu and drelu are silent unless they "
-                              "fire (--ffn-act NAME, if the file's word is wrong)",
+                              "fire (--ffn-act NAME, if the file states no activation)",
                               prepared.file.path, model::activation_name(config.activation)));
   }
   for (const RecordTable& table : prepared.loaded.tables) {

@@ -113,6 +113,19 @@ class Cli(unittest.TestCase):
             file.write(b"damaged!")
         self.assertEqual(stoke("inspect", store, "--verify").returncode, 1)
 
+    def test_options_that_a_file_contradicts_or_cannot_take_are_refused(self):
+        relu = os.path.join(FOLDER.name, "states_relu.gguf")
+        store = os.path.join(FOLDER.name, "states_relu.stoke")
+        self.assertEqual(stoke("synth", *SHAPE, "--ffn-act", "relu", "--density", "0", "-o", relu, "-q").returncode, 0)
+        self.assertEqual(stoke("convert", relu, "-o", store, "-q").returncode, 0)
+        run = ["-p", "a", "-n", "1"]
+        self.fails(1, "run", relu, *run, "--ffn-act", "silu", says=["states_relu.gguf", "silu", "relu (key llama."])
+        self.fails(1, "run", store, *run, "--ffn-act", "drelu", says=["drelu", "relu (key stoke.activation)"])
+        self.assertEqual(stoke("run", store, *run, "--ffn-act", "relu").returncode, 0)
+        for verb in (["run", *run], ["inspect"]):
+            self.fails(1, verb[0], MODEL, *verb[1:], "--quant", "q4_0", says=["tiny.gguf", "--quant q4_0"])
+            self.fails(1, verb[0], store, *verb[1:], "--quant", "q8_0", says=["states_relu.stoke", "convert"])
+
     def test_wrong_usage_is_status_2(self):
         self.fails(2)
         self.fails(2, "fly")

@@ -70,6 +70,23 @@ TEST(LoaderTest, ActivationIsReadOrOverridden) {
   EXPECT_EQ(refusal_with("mistral", "model_type", "bamboo"), "");
 }
 
+// Agreeing is no contradiction, and neither is a word where the file has none, though its family has a usual one.
+TEST(LoaderTest, Refuse_ActivationThatContradictsTheFile) {
+  const std::string folder = refusal(open("llama"), "relu");
+  EXPECT_NE(folder.find("silu (\"hidden_act\" in config.json)"), std::string::npos) << folder;
+  const std::string gguf = refusal(open("llama-reglu/model.gguf"), "silu");
+  EXPECT_NE(gguf.find("llama-reglu/model.gguf"), std::string::npos) << gguf;
+  EXPECT_NE(gguf.find("relu (key llama.hidden_activation)"), std::string::npos) << gguf;
+  formats::ModelFile bamboo = open("mistral");
+  nlohmann::json json = nlohmann::json::parse(bamboo.config_json);
+  json["model_type"] = "bamboo";
+  bamboo.config_json = json.dump();
+  EXPECT_NE(refusal(bamboo, "relu").find("drelu (as in all of family bamboo)"), std::string::npos);
+  EXPECT_EQ(refusal(bamboo, "drelu"), "");
+  EXPECT_EQ(refusal(open("llama"), "swish"), "");  // silu's other name
+  EXPECT_EQ(refusal(open("gemma2/model.gguf"), "relu"), "");
+}
+
 TEST(LoaderTest, Refuse_NumbersThatMakeNoSense) {
   for (const char* key : {"num_attention_heads", "num_hidden_layers", "hidden_size", "head_dim", "num_key_value_heads",
                           "max_position_embeddings", "intermediate_size"}) {

@@ -7,6 +7,7 @@
 
 #include "engine/describe.h"
 #include "engine/recording_ffn.h"
+#include "engine/stream_plan.h"
 #include "engine/tokenizer_impl.h"
 #include "kernels/quantize.h"
 #include "sys/cpu.h"
@@ -217,36 +218,28 @@ Status Engine::open_resident(const ModelOptions& options) {
 }
 
 Status Engine::open_streaming(const ModelOptions& options, const Budget& budget) {
-  const int64_t held = held_now();
-  Streaming::Request request{.file = prepared_.file,
-                             .plan = prepared_.loaded.plan,
-                             .weights = prepared_.loaded.weights,
-                             .config = config(),
-                             .budget = budget.bytes};
-  STOKE_ASSIGN(const Streaming::Range range, Streaming::range(request));
+  const int64_t held = held_now() + kSlackBytes;
+  STOKE_ASSIGN(const Streaming::Range range, Streaming::range(stream_request(prepared_)));
   STOKE_ASSIGN(streaming_, Streaming::open(prepared_.file));
   streaming_->trace_to(trace_.get());
-  const ModelSize size = model_size(&streaming_->queue());
-  const int64_t least_records = store_ ? store_->least_bytes() : 0;
-  STOKE_ASSIGN(sizes_,
-               fit_streaming(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free,
-                             {.held = held + kSlackBytes, .least_weights = range.least + least_records}, budget));
-  const MemoryReport prompt = memory_need_streaming(size, sizes_, held + kSlackBytes);
-  memory_ = memory_need_streaming(size, few_tokens(sizes_), held + kSlackBytes);
+  const Streamable model{.prepared = prepared_,
+                         .whole = model_size(nullptr),
+                         .size = model_size(&streaming_->queue()),
+                         .range = range,
+                         .streaming = *streaming_,
+                         .store = store_.get(),
+                         .held = held};
+  STOKE_ASSIGN(const StreamPlan plan, plan_stream(model, budget));
+  sizes_ = plan.sizes;
   few_rows_ = few_tokens(sizes_).batch;
-  prompt_bytes_ = prompt.total - memory_.total;
-  request.fixed = memory_.total - memory_.kv;
-  if (store_) STOKE_TRY(open_records(range, &request));
-  STOKE_TRY(streaming_->open_source(request));
-  memory_.weights = budget.bytes - memory_.total;
-  const Tightness tightness{.budget = budget.bytes,
-                            .least = prompt.total + range.least + least_records,
-                            .weights = size.weights_bytes,
-                            .full = memory_need(model_size(nullptr), prepared_.wanted).total,
-                            .batch = sizes_.batch};
+  prompt_bytes_ = plan.prompt_bytes;
+  memory_ = plan.need;
+  memory_.weights = budget.bytes - plan.need.total;
   memory_.total = budget.bytes;
-  foresee(request, tightness);
-  memory_.streaming = streaming_->describe(size.weights_bytes, memory_.weights + memory_.kv, memory_.forecast);
+  if (store_) STOKE_TRY(store_->cache_in(plan.split, streaming_->files(), streaming_->queue()));
+  STOKE_TRY(streaming_->open_source(plan.request));
+  // Before anything is read into the arena: a trial's memory is given back before the arena takes as much.
+  foresee(model, plan, streaming_->source().table(), budget, &memory_);
   streaming_->source().watch(options.cancel);
   if (store_) streaming_->source().check_against(&store_->matrix_checks());
   streaming_->poll_from(*threads_);
@@ -254,24 +247,6 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   make_room_now();
   streaming_->source().start();
   return store_ ? store_->fill(options.cancel) : ok_status();
-}
-
-// Before anything is read into the arena: the trial's memory is given back before the arena takes as much.
-void Engine::foresee(const Streaming::Request& request, const Tightness& tightness) {
-  const pipeline::UnitTable& units = streaming_->source().table();
-  TokenWork work = Streaming::work(request, units);
-  if (store_) store_->add_work(store_->plan(), &work);
-  const auto kept = kept_rates(prepared_.file.path, threads(), work.record_bytes);
-  memory_.forecast = forecast(
-      work, kept ? *kept : trial_rates(streaming_->queue(), units, prepared_.loaded.tables, streaming_->files()));
-  memory_.advice = tight_advice(tightness, work);
-}
-
-// Splits what the budget leaves between a store's matrices and its records.
-Status Engine::open_records(const Streaming::Range& matrices, Streaming::Request* request) {
-  const plan::Plan plan = store_->plan(request->budget - request->fixed, memory_.kv, matrices);
-  request->budget = request->fixed + plan.fixed_bytes;
-  return store_->cache_in(plan, streaming_->files(), streaming_->queue());
 }
 
 Status Engine::append(std::span<const int32_t> tokens, std::span<model::SequenceRun> runs,

@@ -95,8 +95,6 @@ class Engine {
   Status take_memory(const ModelOptions& options);
   Status open_resident(const ModelOptions& options);
   Status open_streaming(const ModelOptions& options, const Budget& budget);
-  Status open_records(const Streaming::Range& matrices, Streaming::Request* request);
-  void foresee(const Streaming::Request& request, const Tightness& tightness);
   ModelSize model_size(pipeline::IoQueue* queue);
   std::unique_ptr<model::Ffn> make_ffn(model::Multiplier& multiplier);
   void make_room(int64_t rows);

@@ -5,6 +5,7 @@
 
 #include "engine/describe.h"
 #include "engine/session_impl.h"
+#include "engine/stream_plan.h"
 #include "sys/memory.h"
 
 namespace stoke {
@@ -79,91 +80,41 @@ namespace {
 // The same program holds a little more at one start than at another, and `memory_min_bytes` is a promise.
 constexpr int64_t kHeldDrift = int64_t{1} << 20;
 
-// What is known of a model that would be streamed.
-struct Streamed {
-  const engine::Prepared& prepared;
-  engine::ModelSize size;
-  engine::Streaming::Range range;
-  engine::Streaming& streaming;
-  const engine::SparseStore* store = nullptr;
-  int64_t held = 0;
-  int64_t least_weights = 0;
-};
-
-// How it would run within the budget, as open() would share it out.
-Status add_forecast(const Streamed& s, const engine::Budget& budget, int threads, Fit* fit) {
-  const engine::Prepared& prepared = s.prepared;
-  STOKE_ASSIGN(const engine::Sizes sizes,
-               engine::fit_streaming(prepared.file.path, s.size, prepared.wanted, prepared.batch_is_free,
-                                     {.held = s.held, .least_weights = s.least_weights}, budget));
-  const MemoryReport prompt = engine::memory_need_streaming(s.size, sizes, s.held);
-  const MemoryReport need = engine::memory_need_streaming(s.size, engine::few_tokens(sizes), s.held);
-  engine::Streaming::Request request{.file = prepared.file,
-                                     .plan = prepared.loaded.plan,
-                                     .weights = prepared.loaded.weights,
-                                     .config = prepared.loaded.config,
-                                     .budget = budget.bytes,
-                                     .fixed = need.total - need.kv};
-  const int64_t room = request.budget - request.fixed;
-  const plan::Plan plan = s.store == nullptr ? plan::Plan{.fixed_bytes = room} : s.store->plan(room, need.kv, s.range);
-  request.budget = request.fixed + plan.fixed_bytes;
-  STOKE_ASSIGN(const pipeline::UnitTable units, engine::Streaming::table(request, s.streaming.files()));
-  engine::TokenWork work = engine::Streaming::work(request, units);
-  if (s.store != nullptr) s.store->add_work(plan, &work);
-  const auto kept = engine::kept_rates(prepared.file.path, threads, work.record_bytes);
-  fit->report.forecast = engine::forecast(
-      work,
-      kept ? *kept : engine::trial_rates(s.streaming.queue(), units, prepared.loaded.tables, s.streaming.files()));
-  const int64_t resident = budget.bytes - need.total + need.kv;
-  fit->report.streaming = s.streaming.describe(s.size.weights_bytes, resident, fit->report.forecast);
-  fit->report.advice = engine::tight_advice({.budget = budget.bytes,
-                                             .least = prompt.total + s.least_weights,
-                                             .weights = s.size.weights_bytes,
-                                             .full = fit->memory_full_bytes,
-                                             .batch = sizes.batch},
-                                            work);
-  fit->advice = fit->report.streaming;
-  if (!fit->report.advice.empty()) fit->advice += "; " + fit->report.advice;
-  return ok_status();
-}
-
 // What streaming changes about the fit: its minimum, and the advice where not all of the model fits.
-Status add_streaming(const engine::Prepared& prepared, engine::ModelSize size, sys::ThreadPool& threads,
+Status add_streaming(const engine::Prepared& prepared, const engine::ModelSize& whole, sys::ThreadPool& threads,
                      const engine::SparseStore* store, Fit* fit) {
-  STOKE_ASSIGN(const engine::Streaming::Range range, engine::Streaming::range({.file = prepared.file,
-                                                                               .plan = prepared.loaded.plan,
-                                                                               .weights = prepared.loaded.weights,
-                                                                               .config = prepared.loaded.config}));
+  STOKE_ASSIGN(const engine::Streaming::Range range, engine::Streaming::range(engine::stream_request(prepared)));
   STOKE_ASSIGN(const auto streaming, engine::Streaming::open(prepared.file));
-  int64_t least = range.least;
+  engine::Streamable model{
+      .prepared = prepared,
+      .whole = whole,
+      .size = whole,
+      .range = range,
+      .streaming = *streaming,
+      .store = store,
+      .held = static_cast<int64_t>(sys::process_memory().anonymous) + engine::kSlackBytes + kHeldDrift};
   if (store != nullptr) {
-    size.ffn_bytes = [&](int64_t batch) {
+    model.size.ffn_bytes = [&](int64_t batch) {
       return store->ffn_bytes(kernels::best(), threads, batch, &streaming->queue());
     };
-    least += store->least_bytes();
   }
   engine::Sizes sizes = prepared.wanted;
   if (prepared.batch_is_free) sizes.batch = std::min(sizes.batch, engine::kLeastBatch);
-  const int64_t held = static_cast<int64_t>(sys::process_memory().anonymous) + engine::kSlackBytes + kHeldDrift;
-  const int64_t fixed = engine::memory_need_streaming(size, sizes, held).total;
-  fit->memory_min_bytes = std::min(fit->memory_min_bytes, fixed + least);
-  const int64_t budget = fit->report.budget;
+  const int64_t least = engine::memory_need_streaming(model.size, sizes, model.held).total + model.least_weights();
+  fit->memory_min_bytes = std::min(fit->memory_min_bytes, least);
   if (fit->fits) return ok_status();
-  if (budget < fixed + least) {  // says what would lower it, as a run would
-    const Result<engine::Sizes> refused =
-        engine::fit_streaming(prepared.file.path, size, prepared.wanted, prepared.batch_is_free,
-                              {.held = held, .least_weights = least}, {budget, fit->report.budget_source});
-    if (!refused.ok()) fit->advice = refused.status().message();
+  const engine::Budget budget{fit->report.budget, fit->report.budget_source};
+  const Result<engine::StreamPlan> plan = engine::plan_stream(model, budget);
+  if (plan.status().code() == Code::kNoMemory) {  // says what would lower it, as a run would
+    fit->advice = plan.status().message();
     return ok_status();
   }
-  return add_forecast({.prepared = prepared,
-                       .size = size,
-                       .range = range,
-                       .streaming = *streaming,
-                       .store = store,
-                       .held = held,
-                       .least_weights = least},
-                      {budget, fit->report.budget_source}, threads.size(), fit);
+  STOKE_TRY(plan.status());
+  STOKE_ASSIGN(const pipeline::UnitTable units, engine::Streaming::table(plan->request, streaming->files()));
+  engine::foresee(model, *plan, units, budget, &fit->report);
+  fit->advice = fit->report.streaming;
+  if (!fit->report.advice.empty()) fit->advice += "; " + fit->report.advice;
+  return ok_status();
 }
 
 }  // namespace

@@ -81,7 +81,6 @@ class SparseStore {
   // Records that the cache holds at most, now; 0 without a cache.
   int64_t cache_slots() const { return cache_ == nullptr ? 0 : cache_->slots(); }
   // Of the FFN that was made, which must be alive.
-  const plan::Plan& plan() const { return plan_; }
   pipeline::SparseCounts counts() const { return ffn_ == nullptr ? pipeline::SparseCounts() : ffn_->counts(); }
 
  private:

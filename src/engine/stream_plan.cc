@@ -1,0 +1,49 @@
+#include "engine/stream_plan.h"
+
+#include "engine/engine.h"
+#include "engine/forecast.h"
+
+namespace stoke::engine {
+
+Streaming::Request stream_request(const Prepared& prepared) {
+  return {.file = prepared.file,
+          .plan = prepared.loaded.plan,
+          .weights = prepared.loaded.weights,
+          .config = prepared.loaded.config};
+}
+
+Result<StreamPlan> plan_stream(const Streamable& model, const Budget& budget) {
+  const Prepared& prepared = model.prepared;
+  StreamPlan out{.request = stream_request(prepared)};
+  STOKE_ASSIGN(out.sizes, fit_streaming(prepared.file.path, model.size, prepared.wanted, prepared.batch_is_free,
+                                        {.held = model.held, .least_weights = model.least_weights()}, budget));
+  out.need = memory_need_streaming(model.size, few_tokens(out.sizes), model.held);
+  out.prompt_bytes = memory_need_streaming(model.size, out.sizes, model.held).total - out.need.total;
+  out.request.fixed = out.need.total - out.need.kv;
+  const int64_t room = budget.bytes - out.request.fixed;
+  out.split.fixed_bytes = room;
+  if (model.store != nullptr) out.split = model.store->plan(room, out.need.kv, model.range);
+  out.request.budget = out.request.fixed + out.split.fixed_bytes;
+  return out;
+}
+
+void foresee(const Streamable& model, const StreamPlan& plan, const pipeline::UnitTable& units, const Budget& budget,
+             MemoryReport* report) {
+  const Prepared& prepared = model.prepared;
+  Streaming& streaming = model.streaming;
+  TokenWork work = Streaming::work(plan.request, units);
+  if (model.store != nullptr) model.store->add_work(plan.split, &work);
+  const auto kept = kept_rates(prepared.file.path, model.size.threads->size(), work.record_bytes);
+  report->forecast =
+      forecast(work, kept ? *kept : trial_rates(streaming.queue(), units, prepared.loaded.tables, streaming.files()));
+  const int64_t room = budget.bytes - plan.need.total + plan.need.kv;
+  report->streaming = streaming.describe(model.size.weights_bytes, room, report->forecast);
+  report->advice = tight_advice({.budget = budget.bytes,
+                                 .least = plan.need.total + plan.prompt_bytes + model.least_weights(),
+                                 .weights = model.size.weights_bytes,
+                                 .full = memory_need(model.whole, prepared.wanted).total,
+                                 .batch = plan.sizes.batch},
+                                work);
+}
+
+}  // namespace stoke::engine

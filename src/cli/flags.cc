@@ -8,6 +8,7 @@
 #include <cstring>
 #include <random>
 
+#include "cli/output.h"
 #include "sys/files.h"
 
 namespace stoke::cli {
@@ -64,9 +65,8 @@ void describe(const Model& model) {
   fmt::print(stderr, "{}: {} {}, {:.1f} M parameters, context {}, {} threads, {}\n", model.info().name,
              model.info().architecture, model.info().quantization, static_cast<double>(model.info().parameters) * 1e-6,
              model.context(), model.threads(), model.stats().isa);
-  fmt::print(stderr, "memory: {} = weights {} + kv {} + activations {} + text {}; limit {} ({})\n",
-             format_size(m.total), format_size(m.weights), format_size(m.kv), format_size(m.activations),
-             format_size(m.text), format_size(m.budget), m.budget_source);
+  fmt::print(stderr, "memory: {} = {}; limit {} ({})\n", format_size(m.total), memory_sum(m), format_size(m.budget),
+             m.budget_source);
 }
 
 }  // namespace

@@ -76,10 +76,8 @@ void print_table(const Fit& fit) {
   }
   row("files", std::to_string(fit.files));
   const MemoryReport& r = fit.report;
-  row("memory needed",
-      fmt::format("{} = weights {} + kv {} + activations {} + text {}", format_size(fit.memory_full_bytes),
-                  format_size(r.weights), format_size(r.kv), format_size(r.activations), format_size(r.text)));
-  row("at the least", format_size(fit.memory_min_bytes));
+  row("memory needed", fmt::format("{} = {}", format_size(fit.memory_full_bytes), memory_sum(r)));
+  row("at the least", fmt::format("{} for a context of {}", format_size(fit.memory_min_bytes), fit.context));
   row("here", fmt::format("{} ({})", format_size(r.budget), r.budget_source));
   row("verdict", fit.advice);
 }

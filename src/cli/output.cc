@@ -64,6 +64,11 @@ std::string stats_line(const Stats& s) {
   return line;
 }
 
+std::string memory_sum(const MemoryReport& m) {
+  return fmt::format("weights {} + kv {} + activations {} + text {} + process {}", format_size(m.weights),
+                     format_size(m.kv), format_size(m.activations), format_size(m.text), format_size(m.process));
+}
+
 void print_json(const Json& object) {
   const std::string text = object.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   std::fwrite(text.data(), 1, text.size(), stdout);

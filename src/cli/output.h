@@ -15,6 +15,8 @@ using Json = nlohmann::ordered_json;
 Json stats_json(const Stats& stats);
 // One line for people.
 std::string stats_line(const Stats& stats);
+// What the total of a report is the sum of.
+std::string memory_sum(const MemoryReport& report);
 // Prints one object and a line break on standard output. Bytes that are not UTF-8 become U+FFFD.
 void print_json(const Json& object);
 // 16 hexadecimal digits.

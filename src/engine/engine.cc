@@ -49,7 +49,7 @@ Result<std::optional<DType>> parse_quant(const std::string& name) {
   return std::optional(found->type);
 }
 
-Result<Sizes> wanted_sizes(const model::Config& config, const ModelOptions& options) {
+Result<SizeRange> size_range(const model::Config& config, const ModelOptions& options) {
   if (options.context < 0 || options.batch < 0 || options.sequences < 1 || options.threads < 0 ||
       options.memory_bytes < 0) {
     return Status(Code::kInvalid,
@@ -65,7 +65,9 @@ Result<Sizes> wanted_sizes(const model::Config& config, const ModelOptions& opti
   sizes.batch = std::max<int64_t>(std::min(sizes.batch, sizes.context), options.sequences);
   sizes.sequences = options.sequences;
   STOKE_ASSIGN(sizes.kv_type, parse_kv_type(options.kv_type));
-  return sizes;
+  SizeRange range{.wanted = sizes, .least = sizes};
+  if (options.batch == 0) range.least.batch = std::min(sizes.batch, std::max<int64_t>(kLeastBatch, sizes.sequences));
+  return range;
 }
 
 // Null where none is wanted.
@@ -106,8 +108,7 @@ Result<Prepared> prepare(const std::string& path, const ModelOptions& options) {
                   fmt::format("{}: the tokenizer knows {} tokens, the model {}: they do not belong together", path,
                               prepared.tokenizer->vocabulary(), prepared.loaded.config.vocab));
   }
-  STOKE_ASSIGN(prepared.wanted, wanted_sizes(prepared.loaded.config, options));
-  prepared.batch_is_free = options.batch == 0;
+  STOKE_ASSIGN(prepared.sizes, size_range(prepared.loaded.config, options));
   prepared.info = describe(prepared);
   return prepared;
 }
@@ -155,9 +156,8 @@ Status Engine::take_memory(const ModelOptions& options) {
   STOKE_TRY(open_store(options));
   const ModelSize size = model_size(nullptr);
   const Budget budget = find_budget(options.memory_bytes, held_now());
-  Result<Sizes> all = fit_sizes(prepared_.file.path, size, prepared_.wanted, prepared_.batch_is_free, budget);
-  if (all.ok()) {
-    sizes_ = *all;
+  if (const std::optional<Sizes> whole = fit_sizes(size, prepared_.sizes, budget)) {
+    sizes_ = *whole;
     memory_ = memory_need(size, sizes_);
     STOKE_TRY(open_resident(options));
   } else {
@@ -223,12 +223,13 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   STOKE_ASSIGN(streaming_, Streaming::open(prepared_.file));
   streaming_->trace_to(trace_.get());
   const Streamable model{.prepared = prepared_,
-                         .whole = model_size(nullptr),
-                         .size = model_size(&streaming_->queue()),
+                         .need = {.whole = model_size(nullptr),
+                                  .streamed = model_size(&streaming_->queue()),
+                                  .held = held,
+                                  .least_weights = range.least + (store_ ? store_->least_bytes() : 0)},
                          .range = range,
                          .streaming = *streaming_,
-                         .store = store_.get(),
-                         .held = held};
+                         .store = store_.get()};
   STOKE_ASSIGN(const StreamPlan plan, plan_stream(model, budget));
   sizes_ = plan.sizes;
   few_rows_ = few_tokens(sizes_).batch;

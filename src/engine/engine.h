@@ -40,8 +40,7 @@ struct Prepared {
   std::unique_ptr<Tokenizer> tokenizer;
   int64_t text_bytes = 0;
   int64_t process_bytes = 0;
-  Sizes wanted;
-  bool batch_is_free = false;
+  SizeRange sizes;
   ModelInfo info;
 
   ModelSize size(const sys::ThreadPool& threads) const {

@@ -250,6 +250,9 @@ TEST_F(EngineTest, Memory_TooLittleIsRefusedWithAdvice) {
   ASSERT_TRUE(fit.ok());
   EXPECT_LE(fit->memory_min_bytes, fit->memory_full_bytes);
   EXPECT_TRUE(fit->fits);
+  const MemoryReport& r = fit->report;
+  EXPECT_EQ(r.total, fit->memory_full_bytes);
+  EXPECT_EQ(r.total, r.weights + r.kv + r.activations + r.text + r.process);
 }
 
 TEST_F(EngineTest, Options_NonsenseIsNamed) {

@@ -180,9 +180,10 @@ Forecast forecast(const TokenWork& work, const ReadRates& rates) {
 
 std::string tight_advice(const Tightness& t, const TokenWork& work) {
   if (t.budget - t.least > t.weights / 20) return "";
-  std::string text =
-      fmt::format("close to the least that runs, {}: a prompt is computed {} tokens a pass, and each pass reads {}",
-                  bytes_text(t.least), t.batch, bytes_text(static_cast<int64_t>(work.streamed)));
+  std::string text = fmt::format(
+      "close to the least that runs, {} for a context of {}: a prompt is computed {} tokens a pass, and "
+      "each pass reads {}",
+      bytes_text(t.least), t.context, t.batch, bytes_text(static_cast<int64_t>(work.streamed)));
   const auto half = t.budget + static_cast<int64_t>(work.streamed / 2);
   if (work.chosen == 0 && half < t.full) {
     return text + fmt::format("; with {} a token would read half as much, with {} nothing", bytes_text(half),

@@ -54,7 +54,8 @@ Forecast forecast(const TokenWork& work, const ReadRates& rates);
 // What there is to say about a budget near the least that runs; empty elsewhere.
 struct Tightness {
   int64_t budget = 0;
-  int64_t least = 0;    // that runs with these sizes
+  int64_t least = 0;  // that runs with this context
+  int64_t context = 0;
   int64_t weights = 0;  // bytes in all
   int64_t full = 0;     // budget that holds the model whole
   int64_t batch = 0;    // prompt tokens a pass

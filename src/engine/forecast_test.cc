@@ -54,10 +54,12 @@ TEST(TightAdvice, OnlyNearTheLeast) {
   const TokenWork work{.dense = 4 * kGb, .streamed = 3 * kGb};
   Tightness tight{.budget = int64_t{1100} << 20,
                   .least = int64_t{1} << 30,
+                  .context = 512,
                   .weights = int64_t{4} << 30,
                   .full = int64_t{5} << 30,
                   .batch = 16};
   const std::string advice = tight_advice(tight, work);
+  EXPECT_NE(advice.find("1.00 GiB for a context of 512"), std::string::npos) << advice;
   EXPECT_NE(advice.find("16 tokens a pass"), std::string::npos) << advice;
   EXPECT_NE(advice.find("with 5.00 GiB nothing"), std::string::npos) << advice;
   tight.budget = int64_t{2} << 30;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "model/transformer.h"
 #include "sys/cgroup.h"
@@ -108,29 +109,38 @@ MemoryReport memory_need_streaming(const ModelSize& model, const Sizes& sizes, i
   return report;
 }
 
-Result<Sizes> fit_streaming(const std::string& path, const ModelSize& model, const Sizes& wanted, bool batch_is_free,
-                            const StreamingNeed& need, const Budget& budget) {
-  const auto total_of = [&](const Sizes& sizes) {
-    return memory_need_streaming(model, sizes, need.held).total + need.least_weights;
-  };
-  const auto activations = [&](const Sizes& sizes) { return memory_need_streaming(model, sizes, 0).activations; };
-  Sizes sizes = wanted;
-  const int64_t floor = std::max<int64_t>(kLeastBatch, wanted.sequences);
-  const auto too_large = [&] { return activations(sizes) > budget.bytes / 8 || total_of(sizes) > budget.bytes; };
-  while (batch_is_free && sizes.batch > floor && too_large()) sizes.batch = std::max(floor, sizes.batch / 2);
-  if (total_of(sizes) <= budget.bytes) return sizes;
-  Sizes least = sizes;
-  least.kv_type = kv::KvType::kQ8_0;
-  least.context = std::min(least.context, kLeastContext);
-  least.batch = std::min(least.batch, kLeastBatch);
-  const MemoryReport report = memory_need_streaming(model, sizes, need.held);
+Result<Sizes> fit_streaming(const std::string& path, const StreamingNeed& need, const SizeRange& range,
+                            const Budget& budget) {
+  const auto report = [&](const Sizes& sizes) { return memory_need_streaming(need.streamed, sizes, need.held); };
+  const auto fits = [&](const Sizes& sizes) { return report(sizes).total + need.least_weights <= budget.bytes; };
+  Sizes sizes = range.wanted;
+  const auto too_large = [&] { return report(sizes).activations > budget.bytes / 8 || !fits(sizes); };
+  while (sizes.batch > range.least.batch && too_large()) sizes.batch = std::max(range.least.batch, sizes.batch / 2);
+  if (fits(sizes)) return sizes;
+  Sizes lower = range.least;
+  lower.kv_type = kv::KvType::kQ8_0;
+  lower.context = std::min(lower.context, kLeastContext);
+  lower.batch = std::min(lower.batch, kLeastBatch);
+  const MemoryReport least = least_memory(need, range.least);
   return Status(
       Code::kNoMemory,
       fmt::format("{}: streamed from disk it needs at least {} for a context of {} (KV {}, activations {}, process and "
                   "text {}, weights {}); the limit is {} ({}); lower: -c {} -b {} --kv-type q8_0 needs {}",
-                  path, bytes_text(total_of(sizes)), sizes.context, bytes_text(report.kv),
-                  bytes_text(report.activations), bytes_text(need.held), bytes_text(need.least_weights),
-                  bytes_text(budget.bytes), budget.source, least.context, least.batch, bytes_text(total_of(least))));
+                  path, bytes_text(least.total), range.least.context, bytes_text(least.kv),
+                  bytes_text(least.activations), bytes_text(least.process + least.text), bytes_text(least.weights),
+                  bytes_text(budget.bytes), budget.source, lower.context, lower.batch,
+                  bytes_text(least_memory(need, lower).total)));
+}
+
+MemoryReport least_memory(const StreamingNeed& need, const Sizes& sizes) {
+  MemoryReport streamed = memory_need_streaming(need.streamed, sizes, need.held);
+  streamed.weights = need.least_weights;
+  streamed.total += need.least_weights;
+  MemoryReport least = memory_need(need.whole, sizes);
+  if (streamed.total < least.total) least = std::move(streamed);
+  least.process += kHeldDrift;
+  least.total += kHeldDrift;
+  return least;
 }
 
 Budget find_budget(int64_t wanted, int64_t held) {
@@ -142,38 +152,20 @@ Budget find_budget(int64_t wanted, int64_t held) {
   return {free, fmt::format("what is free here less {}: {}", bytes_text(margin), limit.how)};
 }
 
-Result<Sizes> fit_sizes(const std::string& path, const ModelSize& model, const Sizes& wanted, bool batch_is_free,
-                        const Budget& budget) {
-  Sizes sizes = wanted;
-  while (batch_is_free && sizes.batch > kLeastBatch && total(model, sizes) > budget.bytes) sizes.batch /= 2;
-  if (total(model, sizes) <= budget.bytes) return sizes;
-  const MemoryReport need = memory_need(model, sizes);
-  return Status(
-      Code::kNoMemory,
-      fmt::format("{}: needs {} (weights {}, KV {} for a context of {}, activations {}, text {}), at the least "
-                  "{} with a KV cache of q8_0; the limit is {} ({}); {}",
-                  path, bytes_text(need.total), bytes_text(need.weights), bytes_text(need.kv), sizes.context,
-                  bytes_text(need.activations), bytes_text(need.text), bytes_text(least_memory(model, sizes)),
-                  bytes_text(budget.bytes), budget.source, remedy(model, sizes, budget.bytes)));
-}
-
-int64_t least_memory(const ModelSize& model, const Sizes& sizes) {
-  Sizes least = sizes;
-  least.kv_type = kv::KvType::kQ8_0;
-  least.batch = std::min(sizes.batch, kLeastBatch);
-  return std::min(total(model, least), total(model, sizes));
-}
-
-std::string fit_advice(const ModelSize& model, const Sizes& sizes, const Budget& budget) {
-  const int64_t need = total(model, sizes);
-  if (need <= budget.bytes) {
-    return fmt::format("fits: {} of {}", bytes_text(need), bytes_text(budget.bytes));
+std::optional<Sizes> fit_sizes(const ModelSize& model, const SizeRange& range, const Budget& budget) {
+  Sizes sizes = range.wanted;
+  while (sizes.batch > range.least.batch && total(model, sizes) > budget.bytes) {
+    sizes.batch = std::max(range.least.batch, sizes.batch / 2);
   }
-  Sizes small = sizes;
-  small.batch = std::min(sizes.batch, kLeastBatch);
-  if (total(model, small) <= budget.bytes) return "fits with smaller batches, which are chosen by themselves";
+  return total(model, sizes) <= budget.bytes ? std::optional(sizes) : std::nullopt;
+}
+
+std::string fit_advice(const ModelSize& model, const SizeRange& range, const Budget& budget) {
+  const int64_t need = total(model, range.wanted);
+  if (need <= budget.bytes) return fmt::format("fits: {} of {}", bytes_text(need), bytes_text(budget.bytes));
+  if (fit_sizes(model, range, budget)) return "fits with smaller batches, which are chosen by themselves";
   return fmt::format("does not fit: {} of {}; {}", bytes_text(need), bytes_text(budget.bytes),
-                     remedy(model, sizes, budget.bytes));
+                     remedy(model, range.wanted, budget.bytes));
 }
 
 }  // namespace stoke::engine

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "base/status.h"
@@ -41,6 +42,12 @@ struct Sizes {
 // While streaming, a pass of few tokens leaves the rest of a prompt's activations to the weights: the sizes of one.
 Sizes few_tokens(const Sizes& sizes);
 
+// What is wanted, and how far it may shrink where memory is scarce: not in what the user gave.
+struct SizeRange {
+  Sizes wanted;
+  Sizes least;
+};
+
 // Pages for `sequences` full contexts, and one each to copy a shared page into.
 kv::PoolOptions pool_options(const model::Config& config, const Sizes& sizes);
 
@@ -56,26 +63,31 @@ struct Budget {
 // `held`: what this process holds already and may keep.
 Budget find_budget(int64_t wanted, int64_t held);
 
-// The sizes to use: as given, with a smaller batch where only that makes it fit and `batch_is_free`.
-// kNoMemory says how much is needed, how much there is, and what would fit.
-Result<Sizes> fit_sizes(const std::string& path, const ModelSize& model, const Sizes& wanted, bool batch_is_free,
-                        const Budget& budget);
+// The sizes to hold the model whole with: as wanted, with a smaller batch where only that makes it fit. None where
+// nothing does.
+std::optional<Sizes> fit_sizes(const ModelSize& model, const SizeRange& sizes, const Budget& budget);
 
 // Streaming: all but the weights, where `held` is what the process holds already, slack included.
 MemoryReport memory_need_streaming(const ModelSize& model, const Sizes& sizes, int64_t held);
 struct StreamingNeed {
-  int64_t held = 0;
+  ModelSize whole;            // all in memory
+  ModelSize streamed;         // its FFN may need other memory
+  int64_t held = 0;           // by the process, slack included
   int64_t least_weights = 0;  // slots that make progress
 };
-// The sizes to stream with: where `batch_is_free`, the largest batch whose activations take at most an eighth of the
-// budget (a larger wave reads each weight fewer times, a larger pinned part reads fewer of them).
-Result<Sizes> fit_streaming(const std::string& path, const ModelSize& model, const Sizes& wanted, bool batch_is_free,
-                            const StreamingNeed& need, const Budget& budget);
+// The sizes to stream with: the largest batch whose activations take at most an eighth of the budget (a larger wave
+// reads each weight fewer times, a larger pinned part reads fewer of them).
+// kNoMemory says how much is needed, how much there is, and what would lower it.
+Result<Sizes> fit_streaming(const std::string& path, const StreamingNeed& need, const SizeRange& sizes,
+                            const Budget& budget);
 
-// The least at this context: Q8_0 KV and small batches.
-int64_t least_memory(const ModelSize& model, const Sizes& sizes);
-// One line on how well it fits, with what would help where it does not.
-std::string fit_advice(const ModelSize& model, const Sizes& sizes, const Budget& budget);
+// The same program holds a little more at one start than at another, and the least that is told is a promise.
+inline constexpr int64_t kHeldDrift = int64_t{1} << 20;
+// What runs with these sizes: streamed, or whole where that takes less. Whoever tells the least that runs (inspect, a
+// refusal, the line on a budget near it) has it from here.
+MemoryReport least_memory(const StreamingNeed& need, const Sizes& sizes);
+// One line on how well it fits whole, with what would help where it does not.
+std::string fit_advice(const ModelSize& model, const SizeRange& sizes, const Budget& budget);
 
 // "3.5 GiB".
 std::string bytes_text(int64_t bytes);

@@ -77,31 +77,25 @@ Status Model::decode(std::span<Session* const> sessions, std::span<const int32_t
 
 namespace {
 
-// The same program holds a little more at one start than at another, and `memory_min_bytes` is a promise.
-constexpr int64_t kHeldDrift = int64_t{1} << 20;
-
 // What streaming changes about the fit: its minimum, and the advice where not all of the model fits.
 Status add_streaming(const engine::Prepared& prepared, const engine::ModelSize& whole, sys::ThreadPool& threads,
                      const engine::SparseStore* store, Fit* fit) {
   STOKE_ASSIGN(const engine::Streaming::Range range, engine::Streaming::range(engine::stream_request(prepared)));
   STOKE_ASSIGN(const auto streaming, engine::Streaming::open(prepared.file));
-  engine::Streamable model{
-      .prepared = prepared,
-      .whole = whole,
-      .size = whole,
-      .range = range,
-      .streaming = *streaming,
-      .store = store,
-      .held = static_cast<int64_t>(sys::process_memory().anonymous) + engine::kSlackBytes + kHeldDrift};
+  engine::Streamable model{.prepared = prepared,
+                           .need = {.whole = whole,
+                                    .streamed = whole,
+                                    .held = static_cast<int64_t>(sys::process_memory().anonymous) + engine::kSlackBytes,
+                                    .least_weights = range.least + (store == nullptr ? 0 : store->least_bytes())},
+                           .range = range,
+                           .streaming = *streaming,
+                           .store = store};
   if (store != nullptr) {
-    model.size.ffn_bytes = [&](int64_t batch) {
+    model.need.streamed.ffn_bytes = [&](int64_t batch) {
       return store->ffn_bytes(kernels::best(), threads, batch, &streaming->queue());
     };
   }
-  engine::Sizes sizes = prepared.wanted;
-  if (prepared.batch_is_free) sizes.batch = std::min(sizes.batch, engine::kLeastBatch);
-  const int64_t least = engine::memory_need_streaming(model.size, sizes, model.held).total + model.least_weights();
-  fit->memory_min_bytes = std::min(fit->memory_min_bytes, least);
+  fit->memory_min_bytes = engine::least_memory(model.need, prepared.sizes.least).total;
   if (fit->fits) return ok_status();
   const engine::Budget budget{fit->report.budget, fit->report.budget_source};
   const Result<engine::StreamPlan> plan = engine::plan_stream(model, budget);
@@ -135,16 +129,16 @@ Result<Fit> inspect(const std::string& path, const ModelOptions& options) {
   Fit fit;
   fit.info = prepared.info;
   fit.weights_bytes = size.weights_bytes;
-  fit.context = prepared.wanted.context;
-  fit.report = engine::memory_need(size, prepared.wanted);
+  fit.context = prepared.sizes.wanted.context;
+  fit.report = engine::memory_need(size, prepared.sizes.wanted);
   fit.report.budget = budget.bytes;
   fit.report.budget_source = budget.source;
-  fit.memory_full_bytes = fit.report.total + kHeldDrift;
   fit.fits = fit.report.total <= budget.bytes;
-  engine::Sizes least = prepared.wanted;
-  if (prepared.batch_is_free) least.batch = std::min(least.batch, engine::kLeastBatch);
-  fit.memory_min_bytes = engine::memory_need(size, least).total + kHeldDrift;
-  fit.advice = engine::fit_advice(size, prepared.wanted, budget);
+  fit.report.process += engine::kHeldDrift;
+  fit.report.total += engine::kHeldDrift;
+  fit.memory_full_bytes = fit.report.total;
+  fit.memory_min_bytes = engine::memory_need(size, prepared.sizes.least).total + engine::kHeldDrift;
+  fit.advice = engine::fit_advice(size, prepared.sizes, budget);
   // A model that cannot be streamed keeps the figures of one that is held whole.
   if (!add_streaming(prepared, size, threads, store.get(), &fit).ok() && store != nullptr) fit.fits = false;
   fit.types = engine::type_shares(prepared.file);

@@ -1,5 +1,7 @@
 #include "engine/stream_plan.h"
 
+#include <algorithm>
+
 #include "engine/engine.h"
 #include "engine/forecast.h"
 
@@ -15,10 +17,10 @@ Streaming::Request stream_request(const Prepared& prepared) {
 Result<StreamPlan> plan_stream(const Streamable& model, const Budget& budget) {
   const Prepared& prepared = model.prepared;
   StreamPlan out{.request = stream_request(prepared)};
-  STOKE_ASSIGN(out.sizes, fit_streaming(prepared.file.path, model.size, prepared.wanted, prepared.batch_is_free,
-                                        {.held = model.held, .least_weights = model.least_weights()}, budget));
-  out.need = memory_need_streaming(model.size, few_tokens(out.sizes), model.held);
-  out.prompt_bytes = memory_need_streaming(model.size, out.sizes, model.held).total - out.need.total;
+  STOKE_ASSIGN(out.sizes, fit_streaming(prepared.file.path, model.need, prepared.sizes, budget));
+  out.need = memory_need_streaming(model.need.streamed, few_tokens(out.sizes), model.need.held);
+  const MemoryReport prompt = memory_need_streaming(model.need.streamed, out.sizes, model.need.held);
+  out.prompt_bytes = prompt.total - out.need.total;
   out.request.fixed = out.need.total - out.need.kv;
   const int64_t room = budget.bytes - out.request.fixed;
   out.split.fixed_bytes = room;
@@ -33,15 +35,19 @@ void foresee(const Streamable& model, const StreamPlan& plan, const pipeline::Un
   Streaming& streaming = model.streaming;
   TokenWork work = Streaming::work(plan.request, units);
   if (model.store != nullptr) model.store->add_work(plan.split, &work);
-  const auto kept = kept_rates(prepared.file.path, model.size.threads->size(), work.record_bytes);
+  const auto kept = kept_rates(prepared.file.path, model.need.whole.threads->size(), work.record_bytes);
   report->forecast =
       forecast(work, kept ? *kept : trial_rates(streaming.queue(), units, prepared.loaded.tables, streaming.files()));
   const int64_t room = budget.bytes - plan.need.total + plan.need.kv;
-  report->streaming = streaming.describe(model.size.weights_bytes, room, report->forecast);
+  const int64_t weights = model.need.whole.weights_bytes;
+  report->streaming = streaming.describe(weights, room, report->forecast);
+  Sizes least = prepared.sizes.least;
+  least.context = plan.sizes.context;
   report->advice = tight_advice({.budget = budget.bytes,
-                                 .least = plan.need.total + plan.prompt_bytes + model.least_weights(),
-                                 .weights = model.size.weights_bytes,
-                                 .full = memory_need(model.whole, prepared.wanted).total,
+                                 .least = std::min(least_memory(model.need, least).total, budget.bytes),
+                                 .context = plan.sizes.context,
+                                 .weights = weights,
+                                 .full = memory_need(model.need.whole, prepared.sizes.wanted).total + kHeldDrift,
                                  .batch = plan.sizes.batch},
                                 work);
 }

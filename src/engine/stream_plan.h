@@ -20,14 +20,10 @@ struct Prepared;
 // What is known of a model that would be streamed.
 struct Streamable {
   const Prepared& prepared;
-  ModelSize whole;
-  ModelSize size;  // streamed: its FFN may need other memory
+  StreamingNeed need;
   Streaming::Range range;
   Streaming& streaming;
   const SparseStore* store = nullptr;  // null: no neuron store
-  int64_t held = 0;                    // by the process, slack included
-
-  int64_t least_weights() const { return range.least + (store == nullptr ? 0 : store->least_bytes()); }
 };
 
 // Without a budget.

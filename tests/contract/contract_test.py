@@ -122,9 +122,13 @@ class Budget(unittest.TestCase):
                 named = re.search(r"at least ([0-9.]+) MiB", run.err)
                 self.assertIsNotNone(named, run.err)
                 self.assertIn("lower: -c", run.err)
+                self.assertLess(abs(float(named.group(1)) * MIB - least), MIB)  # what inspect says
                 enough = int((float(named.group(1)) + 1) * MIB)
                 again = STOKE.run("run", model, "-p", "a", "-n", "2", "-c", "512", "--memory", enough)
                 self.assertEqual(again.status, 0, again.err)
+                close = re.search(r"close to the least that runs, ([0-9.]+) MiB", again.err)
+                self.assertIsNotNone(close, again.err)
+                self.assertLess(abs(float(close.group(1)) * MIB - least), MIB)
 
 
 @unittest.skipIf(REFUSAL, REFUSAL)

@@ -175,7 +175,13 @@ int64_t SparseStore::least_bytes() const {
 void SparseStore::add_work(const plan::Plan& plan, TokenWork* work) const {
   const model::MoeConfig& moe = loaded_.config.moe;
   const double used = moe.experts > 0 ? static_cast<double>(moe.used) / static_cast<double>(moe.experts) : 1.0;
-  work->chosen = static_cast<uint64_t>(static_cast<double>(record_bytes()) * used * kFiringShare);
+  const double bytes_used = static_cast<double>(record_bytes()) * used;
+  if (ablation_.whole_layers) {  // as matrices that no memory holds
+    work->dense += static_cast<uint64_t>(bytes_used);
+    work->streamed += static_cast<uint64_t>(bytes_used);
+    return;
+  }
+  work->chosen = static_cast<uint64_t>(bytes_used * kFiringShare);
   const auto bytes = static_cast<double>(plan.hot_bytes + plan.cold_bytes);
   work->chosen_here = std::clamp(bytes / static_cast<double>(slot_cost() * units_), 0.0, 1.0);
   work->record_bytes = slot_bytes_;

@@ -41,6 +41,8 @@ void foresee(const Streamable& model, const StreamPlan& plan, const pipeline::Un
   const int64_t room = budget.bytes - plan.need.total + plan.need.kv;
   const int64_t weights = model.need.whole.weights_bytes;
   report->streaming = streaming.describe(weights, room, report->forecast);
+  // More memory would not change what such a step reads.
+  if (model.store != nullptr && model.store->ablation().whole_layers) return;
   Sizes least = prepared.sizes.least;
   least.context = plan.sizes.context;
   report->advice = tight_advice({.budget = budget.bytes,

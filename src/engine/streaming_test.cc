@@ -76,6 +76,7 @@ class StreamingTest : public testing::TestWithParam<Case> {
     uint64_t hash = 0;
     std::vector<int32_t> tokens;
     Stats stats;
+    int64_t foreseen = 0;  // bytes read a token
   };
   // A prompt of 70 tokens and 12 greedy ones.
   Answer answer(const ModelOptions& options) {
@@ -101,7 +102,8 @@ class StreamingTest : public testing::TestWithParam<Case> {
     const auto more = (*session)->generate(how);
     EXPECT_TRUE(more.ok()) << more.status().message();
     if (!more.ok()) return out;
-    return {generated->logits_hash + more->logits_hash, generated->tokens, (*model)->stats()};
+    return {generated->logits_hash + more->logits_hash, generated->tokens, (*model)->stats(),
+            (*model)->memory().forecast.bytes_per_token};
   }
 
   // A budget that leaves room for this share of the weights, but not for all. What the process holds moves a little
@@ -191,6 +193,7 @@ TEST_P(StoreStreamingTest, AblationChangesNoBit) {
   ModelOptions options{.context = 128, .threads = 2, .batch = 70};
   const Answer whole = answer(options);
   std::map<std::string, Stats> stats;
+  int64_t foreseen_of_dense = 0;
   for (const std::string name : kAblations) {
     for (const int threads : {1, 2}) {
       SCOPED_TRACE(GetParam().name + " " + name + " threads " + std::to_string(threads));
@@ -204,6 +207,7 @@ TEST_P(StoreStreamingTest, AblationChangesNoBit) {
       EXPECT_EQ(streamed.tokens, whole.tokens);
       EXPECT_EQ(streamed.stats.ablation, name);
       stats[name] = streamed.stats;
+      if (name == "dense") foreseen_of_dense = streamed.foreseen;
     }
   }
   EXPECT_LT(stats["dense"].cache_hit_rate, 0) << "nothing is looked up";
@@ -221,6 +225,8 @@ TEST_P(StoreStreamingTest, AblationChangesNoBit) {
   // Every record of a token's networks; misses of `bundles` lie so near each other here that it reads most, too.
   const double records = GetParam().experts > 0 ? 6.0 * 3 * 256 * (2 * 544) : 6.0 * 1536 * (2 * 288);
   EXPECT_GE(stats["dense"].bytes_read_per_token, records);
+  EXPECT_GE(static_cast<double>(foreseen_of_dense), records);
+  EXPECT_LE(static_cast<double>(foreseen_of_dense), stats["dense"].bytes_read_per_token);
 }
 
 // The log is what fired, whatever the memory, the threads and the step: one pass a decoded token, every layer in order.

@@ -47,16 +47,21 @@ struct Activity {
 // what goes on. It may not call the model.
 using ActivityCallback = std::function<void(const Activity&)>;
 
+class Tokenizer;
+
 struct ModelOptions {
   int64_t memory_bytes = 0;  // bound on all that the process holds; 0: what machine and cgroup leave free
   int64_t context = 0;       // tokens a session may reach; 0: 4096 or the model's, whichever is less
-  int threads = 0;           // 0: the physical cores that this process may use
-  int64_t batch = 0;         // prompt tokens computed together; 0: 512
-  int sequences = 1;         // sessions that may all reach a full context at once
-  std::string isa;           // instruction set: "portable", "avx2", "avx512", ...; empty: the best here
-  std::string kv_type;       // "f16" (default) or "q8_0"
-  std::string ffn_act;       // the FFN's activation, of a model that does not say: "silu", "relu", "drelu", ...
-  std::string quant;         // quantises F16/BF16/F32 matrices on load: "q8_0", "q4_0", "q4_k"; empty: as stored
+  // Where `context` is 0 and the default does not fit: the tokens that will be needed at least, asked during open().
+  // The context is then halved until it fits, but not below that, and MemoryReport::context says so. Empty: refused.
+  std::function<Result<int64_t>(const Tokenizer&)> context_needed;
+  int threads = 0;      // 0: the physical cores that this process may use
+  int64_t batch = 0;    // prompt tokens computed together; 0: 512
+  int sequences = 1;    // sessions that may all reach a full context at once
+  std::string isa;      // instruction set: "portable", "avx2", "avx512", ...; empty: the best here
+  std::string kv_type;  // "f16" (default) or "q8_0"
+  std::string ffn_act;  // the FFN's activation, of a model that does not say: "silu", "relu", "drelu", ...
+  std::string quant;    // quantises F16/BF16/F32 matrices on load: "q8_0", "q4_0", "q4_k"; empty: as stored
   // For measurements on neuron stores (docs/bigger-than-memory.md); neither changes a bit of the answer.
   // ablation: a step of the paper's ablation, or another engine's way: "dense", ..., "flash"; empty: all on.
   std::string ablation;
@@ -105,8 +110,9 @@ struct MemoryReport {
   std::string budget_source;  // how it was found: "--memory", "cgroup", "free memory"
   // Where the model does not fit whole: one line that says what of it is read from disk, and what that costs.
   std::string streaming;
-  std::string advice;  // where the budget is near the least that runs: what that costs, and what would help
-  Forecast forecast;   // where the model is streamed
+  std::string context;  // where the context is shorter than the default to fit: one line that says so
+  std::string advice;   // where the budget is near the least that runs: what that costs, and what would help
+  Forecast forecast;    // where the model is streamed
 };
 
 // What a model file needs to run, known without loading it.

@@ -156,7 +156,7 @@ int run(BenchFlags flags) {
     return fail_usage(fmt::format("--ctx {} is less than the {} tokens to measure", flags.model.context, needed));
   }
   const Interrupt interrupt;
-  auto model = open_model(flags.model, flags.output, interrupt, flags.parallel);
+  auto model = open_model(flags.model, flags.output, interrupt, {.sequences = flags.parallel});
   if (!model.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(model.status());
   Bench bench(flags, **model, interrupt);
   const Status prepared = bench.prepare();

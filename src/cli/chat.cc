@@ -25,6 +25,9 @@ constexpr const char* kHelp =
     "A trailing backslash continues on the next line; lines between two \"\"\" lines are one message.\n"
     "Ctrl-C stops an answer.\n";
 
+// Tokens below which a conversation is none, where memory is too scarce for the default.
+constexpr int64_t kLeastContext = 512;
+
 struct ChatFlags {
   ModelFlags model;
   SamplingFlags sampling;
@@ -174,7 +177,8 @@ class Chat {
 int run(const ChatFlags& flags) {
   Interrupt interrupt;
   LiveLine live(flags.output.quiet, true);
-  auto opened = open_model(flags.model, flags.output, interrupt, 1, &live);
+  const auto needed = [](const Tokenizer&) -> Result<int64_t> { return kLeastContext; };
+  auto opened = open_model(flags.model, flags.output, interrupt, {.live = &live, .context_needed = needed});
   if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
   Model& model = **opened;
   if (!model.tokenizer().has_chat_template()) {

@@ -74,7 +74,9 @@ void describe(const Model& model) {
 void add_model_flags(CLI::App& verb, ModelFlags& flags) {
   verb.add_option("MODEL", flags.model, "a .gguf file, a Hugging Face folder, or a name that `stoke pull` knows")
       ->required();
-  verb.add_option("-c,--ctx", flags.context, "tokens of context (default: 4096 or the model's, whichever is less)")
+  verb.add_option("-c,--ctx", flags.context,
+                  "tokens of context (default: 4096 or the model's, whichever is less; run and chat "
+                  "take less where only that fits)")
       ->check(CLI::PositiveNumber);
   verb.add_option("-t,--threads", flags.threads, "compute threads (default: the physical cores given to us)")
       ->check(CLI::Range(1, 1024));
@@ -192,20 +194,22 @@ ModelOptions model_options(const ModelFlags& flags) {
 }
 
 Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output,
-                                          const Interrupt& interrupt, int sequences, LiveLine* live) {
+                                          const Interrupt& interrupt, const OpenHow& how) {
   auto path = resolve_model(flags.model);
   if (!path.ok()) return path.status();
   ModelOptions options = model_options(flags);
-  options.sequences = sequences;
+  options.sequences = how.sequences;
+  options.context_needed = how.context_needed;
   options.cancel = &interrupt.flag();
   if (!output.quiet && is_terminal(2)) options.progress = progress_line();
-  if (live != nullptr) options.activity = live->callback();
+  if (how.live != nullptr) options.activity = how.live->callback();
   options.trace_path = output.trace;
   auto model = Model::open(*path, options);
   if (model.ok() && output.verbose) describe(**model);
-  if (model.ok() && !output.quiet && !(*model)->memory().streaming.empty()) {
-    fmt::print(stderr, "stoke: {}\n", (*model)->memory().streaming);
-    if (!(*model)->memory().advice.empty()) fmt::print(stderr, "stoke: {}\n", (*model)->memory().advice);
+  if (!model.ok() || output.quiet) return model;
+  const MemoryReport& memory = (*model)->memory();
+  for (const std::string* line : {&memory.streaming, &memory.context, &memory.advice}) {
+    if (!line->empty()) fmt::print(stderr, "stoke: {}\n", *line);
   }
   return model;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -66,10 +67,15 @@ void add_sampling_flags(CLI::App& verb, SamplingFlags& flags);
 // Complete options; a seed that was not given is drawn from the system. kInvalid where a flag makes no sense.
 Result<GenerateOptions> generate_options(const SamplingFlags& flags, const Tokenizer& tokenizer);
 
+struct OpenHow {
+  int sequences = 1;         // that will be used at once
+  LiveLine* live = nullptr;  // shows what a streaming model does, and outlives it
+  // As in ModelOptions.
+  std::function<Result<int64_t>(const Tokenizer&)> context_needed = {};
+};
 // Opens the model with a progress line on a terminal, and says on stderr what it took when verbose.
-// `sequences`: how many will be used at once. `live` (may be null) shows what a streaming model does, and outlives it.
 Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputFlags& output,
-                                          const Interrupt& interrupt, int sequences = 1, LiveLine* live = nullptr);
+                                          const Interrupt& interrupt, const OpenHow& how = {});
 // Writes the trace, where there is one. Returns the exit status: `status`, or 1 after saying why it was not written.
 int close_trace(Model& model, int status);
 ModelOptions model_options(const ModelFlags& flags);

@@ -59,7 +59,8 @@ std::string count(int64_t n) {
   return fmt::format("{:.1f} M", static_cast<double>(n) * 1e-6);
 }
 
-void print_table(const Fit& fit) {
+// `context_given`: -c names it.
+void print_table(const Fit& fit, bool context_given) {
   const auto row = [](const char* what, const std::string& value) { fmt::print("{:<16} {}\n", what, value); };
   row("name", fit.info.name);
   row("architecture", fmt::format("{}, {} layers, width {}, {} heads ({} of KV), FFN {}", fit.info.architecture,
@@ -80,6 +81,7 @@ void print_table(const Fit& fit) {
   row("at the least", fmt::format("{} for a context of {}", format_size(fit.memory_min_bytes), fit.context));
   row("here", fmt::format("{} ({})", format_size(r.budget), r.budget_source));
   row("verdict", fit.advice);
+  if (!context_given && r.budget < fit.memory_min_bytes) row("", "without -c, run and chat try shorter contexts, too");
 }
 
 int run(const InspectFlags& flags) {
@@ -88,7 +90,7 @@ int run(const InspectFlags& flags) {
   auto fit = inspect(*path, model_options(flags.model));
   if (!fit.ok()) return fail(fit.status());
   Json json = inspect_json(*fit);
-  if (!flags.json) print_table(*fit);
+  if (!flags.json) print_table(*fit, flags.model.context > 0);
   if (flags.verify) {
     const Interrupt interrupt;
     const auto verified = verify_model(*path, flags.hashes, is_terminal(2), interrupt);

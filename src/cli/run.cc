@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <cstdio>
+#include <optional>
 
 #include "cli/flags.h"
 #include "cli/output.h"
@@ -28,6 +29,28 @@ Result<std::vector<int32_t>> prompt_tokens(const RunOptions& options, const Toke
   return tokenizer.encode_chat(messages);
 }
 
+// The prompt's tokens, read once, when they are first asked for.
+class Prompt {
+ public:
+  explicit Prompt(const RunOptions& options) : options_(options) {}
+
+  const Result<std::vector<int32_t>>& tokens(const Tokenizer& tokenizer) {
+    if (!tokens_) tokens_.emplace(prompt_tokens(options_, tokenizer));
+    return *tokens_;
+  }
+  // For the prompt and all of -n; without -n, for an answer worth the name.
+  Result<int64_t> context_needed(const Tokenizer& tokenizer) {
+    constexpr int64_t kAnswer = 256;
+    const auto& prompt = tokens(tokenizer);
+    if (!prompt.ok()) return prompt.status();
+    return std::ssize(*prompt) + (options_.sampling.predict < 0 ? kAnswer : options_.sampling.predict);
+  }
+
+ private:
+  const RunOptions& options_;
+  std::optional<Result<std::vector<int32_t>>> tokens_;
+};
+
 // Writes text as it comes; false once nobody reads it.
 bool write_piece(std::string_view text) {
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
@@ -47,12 +70,14 @@ int run(const RunOptions& options) {
   if (!options.system.empty() && !options.chat) return fail_usage("--system needs --chat");
   const Interrupt interrupt;
   LiveLine live(options.output.quiet, !options.output.json);
-  auto opened = open_model(options.model, options.output, interrupt, 1, &live);
+  Prompt prompt_once(options);
+  const auto needed = [&](const Tokenizer& tokenizer) { return prompt_once.context_needed(tokenizer); };
+  auto opened = open_model(options.model, options.output, interrupt, {.live = &live, .context_needed = needed});
   if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
   Model& model = **opened;
   auto generate = generate_options(options.sampling, model.tokenizer());
   if (!generate.ok()) return fail_usage(generate.status().message());
-  auto prompt = prompt_tokens(options, model.tokenizer());
+  const auto& prompt = prompt_once.tokens(model.tokenizer());
   if (!prompt.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(prompt.status());
   if (prompt->empty()) return fail({Code::kInvalid, "the prompt is empty: give -p TEXT, -f FILE or standard input"});
 

@@ -56,17 +56,17 @@ Result<SizeRange> size_range(const model::Config& config, const ModelOptions& op
                   "options: context, batch, threads and memory must not be negative, sequences above 0");
   }
   Sizes sizes;
-  sizes.context = options.context > 0 ? options.context : std::min(kDefaultContext, config.context);
-  if (sizes.context > config.context) {
-    return Status(Code::kInvalid, fmt::format("a context of {} is more than the {} the model was made for",
-                                              sizes.context, config.context));
+  const int64_t context = options.context > 0 ? options.context : std::min(kDefaultContext, config.context);
+  if (context > config.context) {
+    return Status(Code::kInvalid,
+                  fmt::format("a context of {} is more than the {} the model was made for", context, config.context));
   }
   sizes.batch = options.batch > 0 ? options.batch : kDefaultBatch;
-  sizes.batch = std::max<int64_t>(std::min(sizes.batch, sizes.context), options.sequences);
   sizes.sequences = options.sequences;
+  sizes = with_context(sizes, context);
   STOKE_ASSIGN(sizes.kv_type, parse_kv_type(options.kv_type));
   SizeRange range{.wanted = sizes, .least = sizes};
-  if (options.batch == 0) range.least.batch = std::min(sizes.batch, std::max<int64_t>(kLeastBatch, sizes.sequences));
+  if (options.batch == 0) range.least = few_tokens(sizes);
   return range;
 }
 
@@ -230,11 +230,14 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
                          .range = range,
                          .streaming = *streaming_,
                          .store = store_.get()};
+  const bool fits = fit_streaming(prepared_.file.path, model.need, prepared_.sizes, budget).ok();
+  if (!fits) STOKE_TRY(allow_shorter_context(options));
   STOKE_ASSIGN(const StreamPlan plan, plan_stream(model, budget));
   sizes_ = plan.sizes;
   few_rows_ = few_tokens(sizes_).batch;
   prompt_bytes_ = plan.prompt_bytes;
   memory_ = plan.need;
+  if (!fits) memory_.context = shorter_context(model);
   memory_.weights = budget.bytes - plan.need.total;
   memory_.total = budget.bytes;
   if (store_) STOKE_TRY(store_->cache_in(plan.split, streaming_->files(), streaming_->queue()));
@@ -248,6 +251,21 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   make_room_now();
   streaming_->source().start();
   return store_ ? store_->fill(options.cancel) : ok_status();
+}
+
+// Asked only where it matters: whoever answers may have to read the prompt first.
+Status Engine::allow_shorter_context(const ModelOptions& options) {
+  if (options.context > 0 || !options.context_needed) return ok_status();
+  STOKE_ASSIGN(const int64_t needed, options.context_needed(tokenizer()));
+  Sizes& least = prepared_.sizes.least;
+  least = with_context(least, std::clamp<int64_t>(needed, 1, least.context));
+  return ok_status();
+}
+
+std::string Engine::shorter_context(const Streamable& model) const {
+  const int64_t usual = prepared_.sizes.wanted.context;
+  return fmt::format("a context of {} tokens instead of {}, which would need at least {} (-c sets it)", sizes_.context,
+                     usual, bytes_text(least_memory(model.need, with_context(prepared_.sizes.least, usual)).total));
 }
 
 Status Engine::append(std::span<const int32_t> tokens, std::span<model::SequenceRun> runs,

@@ -54,6 +54,8 @@ struct Prepared {
 // Reads headers, small vectors and the tokenizer.
 Result<Prepared> prepare(const std::string& path, const ModelOptions& options);
 
+struct Streamable;
+
 class Engine {
  public:
   // recorded: one a layer, where what fires is to be counted (recording_ffn.h); outlives the engine.
@@ -94,6 +96,8 @@ class Engine {
   Status take_memory(const ModelOptions& options);
   Status open_resident(const ModelOptions& options);
   Status open_streaming(const ModelOptions& options, const Budget& budget);
+  Status allow_shorter_context(const ModelOptions& options);
+  std::string shorter_context(const Streamable& model) const;
   ModelSize model_size(pipeline::IoQueue* queue);
   std::unique_ptr<model::Ffn> make_ffn(model::Multiplier& multiplier);
   void make_room(int64_t rows);

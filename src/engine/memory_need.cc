@@ -70,6 +70,12 @@ Sizes few_tokens(const Sizes& sizes) {
   return few;
 }
 
+Sizes with_context(Sizes sizes, int64_t context) {
+  sizes.context = context;
+  sizes.batch = std::max<int64_t>(std::min(sizes.batch, context), sizes.sequences);
+  return sizes;
+}
+
 kv::PoolOptions pool_options(const model::Config& config, const Sizes& sizes) {
   const int64_t pages = (sizes.context + kv::kPageTokens - 1) / kv::kPageTokens + 1;
   return {.layers = config.layers,
@@ -116,6 +122,9 @@ Result<Sizes> fit_streaming(const std::string& path, const StreamingNeed& need, 
   Sizes sizes = range.wanted;
   const auto too_large = [&] { return report(sizes).activations > budget.bytes / 8 || !fits(sizes); };
   while (sizes.batch > range.least.batch && too_large()) sizes.batch = std::max(range.least.batch, sizes.batch / 2);
+  while (!fits(sizes) && sizes.context > range.least.context) {
+    sizes = with_context(sizes, std::max(range.least.context, sizes.context / 2));
+  }
   if (fits(sizes)) return sizes;
   Sizes lower = range.least;
   lower.kv_type = kv::KvType::kQ8_0;

@@ -42,6 +42,9 @@ struct Sizes {
 // While streaming, a pass of few tokens leaves the rest of a prompt's activations to the weights: the sizes of one.
 Sizes few_tokens(const Sizes& sizes);
 
+// No batch is larger than the context, and none smaller than the sequences that go on together.
+Sizes with_context(Sizes sizes, int64_t context);
+
 // What is wanted, and how far it may shrink where memory is scarce: not in what the user gave.
 struct SizeRange {
   Sizes wanted;
@@ -76,7 +79,8 @@ struct StreamingNeed {
   int64_t least_weights = 0;  // slots that make progress
 };
 // The sizes to stream with: the largest batch whose activations take at most an eighth of the budget (a larger wave
-// reads each weight fewer times, a larger pinned part reads fewer of them).
+// reads each weight fewer times, a larger pinned part reads fewer of them); the context is halved where nothing else
+// makes it fit.
 // kNoMemory says how much is needed, how much there is, and what would lower it.
 Result<Sizes> fit_streaming(const std::string& path, const StreamingNeed& need, const SizeRange& sizes,
                             const Budget& budget);

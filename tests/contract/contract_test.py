@@ -112,6 +112,19 @@ class Budget(unittest.TestCase):
                     found = self.under(budget, "ppl", model, arguments, stdin=text)
                     self.assertEqual(found["nll"], whole["nll"])
 
+    def test_default_context_shrinks_to_what_fits(self):
+        for model, _ in models():
+            budget = inspect(model, ["-c", "512"])["memory_min_bytes"] + 2 * MIB
+            arguments = ["-p", prompt(60), "-n", "12", *GREEDY]
+            with self.subTest(model=os.path.basename(model)):
+                whole = STOKE.run("run", model, *arguments).json()
+                found = self.under(budget, "run", model, arguments)
+                self.assertEqual(found["logits_hash"], whole["logits_hash"])
+                short = ["run", model, "-p", "a", "-n", "2", "--memory", budget]
+                self.assertIn("tokens instead of 4096", STOKE.run(*short).err)
+                self.assertEqual(STOKE.run(*short, "-c", "4096").status, 1)
+                self.assertEqual(STOKE.run(*short[:5], "4000", *short[6:]).status, 1)
+
     def test_below_the_least_says_what_would_do(self):
         for model, _ in models():
             least = inspect(model, ["-c", "512"])["memory_min_bytes"]

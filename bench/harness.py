@@ -10,7 +10,11 @@ import os
 import statistics
 import struct
 import subprocess
+import sys
 import time
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../tools"))
+from cgroup import Group  # noqa: E402
 
 
 class Failed(Exception):
@@ -142,47 +146,19 @@ def cached_share(descriptor):
         return 1.0 if failed else sum(b & 1 for b in bytes(present)) / pages
 
 
-class Limit:
-    """A memory cgroup around one command."""
-
-    def __init__(self, limit):
-        v1 = os.path.isdir("/sys/fs/cgroup/memory")
-        self.folder = f"/sys/fs/cgroup/{'memory/' if v1 else ''}stoke-bench-{os.getpid()}"
-        self.peak_file = "memory.max_usage_in_bytes" if v1 else "memory.peak"
-        os.makedirs(self.folder, exist_ok=True)
-        if limit:
-            self.write("memory.limit_in_bytes" if v1 else "memory.max", str(limit))
-
-    def write(self, name, text):
-        with open(os.path.join(self.folder, name), "w", encoding="ascii") as file:
-            file.write(text)
-
-    def enter(self):
-        self.write("cgroup.procs", str(os.getpid()))
-
-    def run(self, command, seconds):
-        """Standard output; the peak of what the group was charged. Raises Failed, for a killed command too."""
+def limited(command, limit, seconds=600):
+    """Standard output of a command under a memory limit (0: none), and the peak of what its cgroup was charged. Raises
+    Failed, for a killed command too."""
+    with Group(limit) as group:
         try:
             done = subprocess.run([str(c) for c in command], capture_output=True, check=False, timeout=seconds,
-                                  stdin=subprocess.DEVNULL, preexec_fn=self.enter)
+                                  stdin=subprocess.DEVNULL, preexec_fn=group.enter)
         except subprocess.TimeoutExpired as error:
             raise Failed(f"no end within {seconds} s: {' '.join(map(str, command))}") from error
         if done.returncode != 0:
             raise Failed(f"status {done.returncode} from {' '.join(map(str, command))}: "
                          f"{done.stderr.decode(errors='replace')[-300:]}")
-        with open(os.path.join(self.folder, self.peak_file), encoding="ascii") as file:
-            return done.stdout.decode(errors="replace"), int(file.read())
-
-    def close(self):
-        os.rmdir(self.folder)
-
-
-def limited(command, limit, seconds=600):
-    group = Limit(limit)
-    try:
-        return group.run(command, seconds)
-    finally:
-        group.close()
+        return done.stdout.decode(errors="replace"), group.peak()
 
 
 class GgufSizes:

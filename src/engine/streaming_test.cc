@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/near_least_test_util.h"
 #include "formats/synth.h"
 #include "stoke/stoke.h"
 
@@ -31,15 +32,8 @@ struct Case {
   bool rates = true;
 };
 
-// What the process holds moves between two looks at it (under a sanitizer by megabytes): where that puts a budget below
-// the minimum, a little more.
-Result<std::unique_ptr<Model>> open_near(const std::string& path, ModelOptions options) {
-  auto model = Model::open(path, options);
-  for (int i = 0; i < 8 && !model.ok() && model.status().code() == Code::kNoMemory && options.memory_bytes > 0; ++i) {
-    options.memory_bytes += int64_t{2} << 20;
-    model = Model::open(path, options);
-  }
-  return model;
+Result<std::unique_ptr<Model>> open_near(const std::string& path, const ModelOptions& options) {
+  return near_least(options, [&](const ModelOptions& with) { return Model::open(path, with); });
 }
 
 class StreamingTest : public testing::TestWithParam<Case> {

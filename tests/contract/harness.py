@@ -1,76 +1,22 @@
 """What the contract tests share: memory cgroups, watched runs of stoke, and the models they run.
 
-A watched run samples RssAnon of the process while it lives; a Group is a memory cgroup, version 1 or 2.
+A watched run samples RssAnon of the process while it lives.
 """
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../tools"))
+from cgroup import Group  # noqa: E402
 
 MIB = 1 << 20
 MARGIN = 48 * MIB
 # A hang is what does not end in this time; nothing else is judged by the clock.
 HANG_S = 900
-
-
-class Group:
-    """A memory cgroup with a limit; use as a context. Raises OSError where that is not ours to make."""
-
-    count = 0
-
-    def __init__(self, limit):
-        self.version = 1 if os.path.isdir("/sys/fs/cgroup/memory") else 2
-        parent = "/sys/fs/cgroup/memory" if self.version == 1 else "/sys/fs/cgroup"
-        Group.count += 1
-        self.folder = os.path.join(parent, f"stoke-contract-{os.getpid()}-{Group.count}")
-        os.mkdir(self.folder)
-        try:
-            self.write("memory.limit_in_bytes" if self.version == 1 else "memory.max", str(limit))
-        except OSError:
-            os.rmdir(self.folder)
-            raise
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for _ in range(200):  # a process that has just ended may still be counted
-            try:
-                os.rmdir(self.folder)
-                return
-            except OSError:
-                time.sleep(0.05)
-
-    def read(self, name):
-        with open(os.path.join(self.folder, name), encoding="ascii") as file:
-            return file.read()
-
-    def write(self, name, text):
-        with open(os.path.join(self.folder, name), "w", encoding="ascii") as file:
-            file.write(text)
-
-    def enter(self):
-        self.write("cgroup.procs", str(os.getpid()))
-
-    def number(self, name, key):
-        for line in self.read(name).splitlines():
-            words = line.split()
-            if words[0] == key:
-                return int(words[1])
-        return 0
-
-    def kills(self):
-        return self.number("memory.oom_control" if self.version == 1 else "memory.events", "oom_kill")
-
-    def cached(self):
-        """Page cache charged to the group, shared memory and tmpfs included."""
-        return self.number("memory.stat", "total_cache" if self.version == 1 else "file")
-
-    def peak(self):
-        name = "memory.max_usage_in_bytes" if self.version == 1 else "memory.peak"
-        return int(self.read(name)) if os.path.exists(os.path.join(self.folder, name)) else 0
 
 
 class FewThreads:

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "engine/near_least_test_util.h"
 #include "formats/synth.h"
 #include "tests/model/firing_counter.h"
 
@@ -36,13 +37,10 @@ class RecordFiring : public testing::TestWithParam<int64_t> {  // experts
     EXPECT_TRUE(formats::write_synth({.shape = shape, .type = "q8_0", .seed = 3, .output = path}).ok());
     return path;
   }
-  // What the process holds moves between two looks at it, under a sanitizer by megabytes.
-  static formats::FiringStats record(const std::string& path, ModelOptions how) {
-    auto stats = engine::record_firing({.model = path, .how = how, .text = kText});
-    for (int i = 0; i < 16 && !stats.ok() && stats.status().code() == Code::kNoMemory && how.memory_bytes > 0; ++i) {
-      how.memory_bytes += int64_t{8} << 20;
-      stats = engine::record_firing({.model = path, .how = how, .text = kText});
-    }
+  static formats::FiringStats record(const std::string& path, const ModelOptions& how) {
+    const auto stats = near_least(how, [&](const ModelOptions& with) {
+      return engine::record_firing({.model = path, .how = with, .text = kText});
+    });
     EXPECT_TRUE(stats.ok()) << stats.status().message();
     return stats.ok() ? *stats : formats::FiringStats();
   }

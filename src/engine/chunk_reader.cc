@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "base/check.h"
 #include "sys/residency.h"
@@ -113,16 +114,18 @@ Status ChunkReader::read(const MatrixSpec& spec, const Chunk& chunk, std::byte* 
 
 Status ChunkReader::read_extent(const Extent& extent, std::byte* dst) {
   const OpenedFile& file = files_[extent.file];
-  bool direct = reads_ == ResidentOptions::Reads::kDirect;
-  bool known_cold = false;
+  std::optional<double> cached;
   if (reads_ == ResidentOptions::Reads::kAuto) {
-    // Where nobody may tell, a buffered read is never wrong, only sometimes slower.
-    known_cold = sys::cached_share(file.buffered, extent.offset, extent.bytes).value_or(1.0) < 0.5;
-    direct = known_cold;
+    cached = sys::cached_share(file.buffered, extent.offset, extent.bytes);
   }
+  // Where nobody may tell, a buffered read is never wrong, only sometimes slower.
+  const bool known_cold = cached.value_or(1.0) < 0.5;
+  const bool direct = reads_ == ResidentOptions::Reads::kDirect || known_cold;
   counts_.bytes += extent.bytes;
   ++counts_.reads;
   if (direct && file.direct.direct()) return read_direct(file.direct, extent.offset, extent.bytes, dst);
+  const double missed = (1 - cached.value_or(0.0)) * static_cast<double>(extent.bytes);
+  counts_.bytes_missed += static_cast<uint64_t>(missed);
   STOKE_TRY(file.buffered.pread_full(dst, extent.bytes, extent.offset));
   if (known_cold) file.buffered.drop_cached(extent.offset, extent.bytes);  // only we brought it there
   return ok_status();

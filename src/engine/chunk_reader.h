@@ -41,6 +41,7 @@ inline bool needs_whole_piece(const MatrixSpec& spec) { return spec.layout == Pi
 struct ReadCounts {
   uint64_t bytes = 0;
   uint64_t bytes_direct = 0;
+  uint64_t bytes_missed = 0;  // of the others, what the page cache did not hold; where nobody may tell, all
   uint64_t reads = 0;
 };
 

@@ -12,7 +12,6 @@
 #include "kernels/quantize.h"
 #include "sys/cpu.h"
 #include "sys/memory.h"
-#include "sys/residency.h"
 
 namespace stoke::engine {
 namespace {
@@ -79,16 +78,6 @@ Result<std::unique_ptr<sys::Trace>> open_trace(const ModelOptions& options, int 
 
 int64_t held_now() { return static_cast<int64_t>(sys::process_memory().anonymous); }
 
-// Of the model's files, in the page cache.
-int64_t cached_now(const formats::ModelFile& model) {
-  int64_t bytes = 0;
-  for (const std::string& path : model.files) {
-    auto file = sys::File::open_read(path);
-    if (file.ok()) bytes += static_cast<int64_t>(sys::cached_bytes(*file).value_or(0));
-  }
-  return bytes;
-}
-
 }  // namespace
 
 int default_threads() { return sys::default_threads(sys::topology()); }
@@ -152,7 +141,6 @@ Status Engine::open_store(const ModelOptions& options) {
 }
 
 Status Engine::take_memory(const ModelOptions& options) {
-  cached_before_ = cached_now(prepared_.file);
   STOKE_TRY(open_store(options));
   const ModelSize size = model_size(nullptr);
   const Budget budget = find_budget(options.memory_bytes, held_now());

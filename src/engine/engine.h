@@ -118,7 +118,6 @@ class Engine {
   const kernels::Kernels* kernels_ = nullptr;
   Sizes sizes_;
   MemoryReport memory_;
-  int64_t cached_before_ = 0;  // bytes of the model's files in the page cache before we read
   TimePoint start_;
   double open_s_ = 0;
   // What streaming did up to some moment, and in decoding steps alone.

@@ -34,9 +34,7 @@ Stats Engine::stats() {
   }
   const LoadStats load = resident_->stats();
   stats.weights_loaded_s = load.seconds;
-  // What was not read directly came through the page cache; what it did not hold before, our reads put there.
-  const auto buffered = static_cast<int64_t>(load.bytes_read - load.bytes_read_direct);
-  stats.page_cache_bytes = std::max<int64_t>(0, buffered - cached_before_);
+  stats.page_cache_bytes = static_cast<int64_t>(load.bytes_missed);
   stats.bytes_read = static_cast<int64_t>(load.bytes_read_direct) + stats.page_cache_bytes;
   stats.reads = static_cast<int64_t>(load.reads);
   return stats;

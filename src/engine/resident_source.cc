@@ -146,6 +146,7 @@ void ResidentSource::Loader::load_chunks() {
     const std::lock_guard lock(mutex);
     counts.bytes += now.bytes - before.bytes;
     counts.bytes_direct += now.bytes_direct - before.bytes_direct;
+    counts.bytes_missed += now.bytes_missed - before.bytes_missed;
     counts.reads += now.reads - before.reads;
     before = now;
     if (!status.ok()) {
@@ -255,6 +256,7 @@ LoadStats ResidentSource::stats() const {
   return {.finished = finished,
           .bytes_read = loader.counts.bytes,
           .bytes_read_direct = loader.counts.bytes_direct,
+          .bytes_missed = loader.counts.bytes_missed,
           .reads = loader.counts.reads,
           .arena_bytes = loader.arena.size(),
           .seconds = static_cast<double>(end - loader.started_ns) * 1e-9};

@@ -46,6 +46,7 @@ struct LoadStats {
   bool finished = false;
   uint64_t bytes_read = 0;         // from files, by any way
   uint64_t bytes_read_direct = 0;  // of these past the page cache
+  uint64_t bytes_missed = 0;       // of the others, what the page cache did not hold; where nobody may tell, all
   uint64_t reads = 0;
   uint64_t arena_bytes = 0;
   double seconds = 0;  // until the last chunk came, or until now

@@ -88,6 +88,10 @@ TEST_P(ResidentSourceTest, Acquire_GivesTheFilesBytes) {
   const LoadStats stats = (*source)->stats();
   EXPECT_TRUE(stats.finished);
   EXPECT_EQ(stats.bytes_read, 64'000U + 30'600 + 28 + 2'073'600);
+  EXPECT_LE(stats.bytes_missed, stats.bytes_read - stats.bytes_read_direct);
+  if (GetParam() == Reads::kBuffered) {
+    EXPECT_EQ(stats.bytes_missed, stats.bytes_read);  // nobody looked
+  }
   EXPECT_LE(static_cast<double>(stats.arena_bytes), 1.05 * static_cast<double>(stats.bytes_read));
   const RowsView view = weights.acquire({3}, {0, 900}).value();
   EXPECT_EQ(reinterpret_cast<uintptr_t>(view.data) % 64, 0U);

@@ -60,12 +60,4 @@ std::optional<double> cached_share(const File& file, uint64_t offset, uint64_t b
   return std::min(1.0, static_cast<double>(*pages) / static_cast<double>(all));
 }
 
-std::optional<uint64_t> cached_bytes(const File& file) {
-  const Result<uint64_t> size = file.size();
-  if (!size.ok()) return std::nullopt;
-  if (*size == 0) return 0;
-  const std::optional<uint64_t> pages = cached_pages(file, 0, *size);
-  return pages ? std::optional(std::min(*size, *pages * page_size())) : std::nullopt;
-}
-
 }  // namespace stoke::sys

@@ -13,7 +13,5 @@ namespace stoke::sys {
 // Share (0 to 1) of the range's pages that are cached; reads nothing and changes nothing. Asks cachestat (Linux 6.5)
 // and then mincore; nullopt where neither will tell (both answer only who may write the file).
 std::optional<double> cached_share(const File& file, uint64_t offset, uint64_t bytes);
-// Bytes of the whole file that are cached; nullopt as above.
-std::optional<uint64_t> cached_bytes(const File& file);
 
 }  // namespace stoke::sys

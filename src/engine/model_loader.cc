@@ -349,6 +349,11 @@ Result<ModelPlan> plan_model(const formats::ModelFile& file, const LoaderOptions
   const Status complete = validate(out.config);  // again: layers may have turned out dense
   if (!complete.ok()) return complete.with(file.path);
   out.plan = table.take_plan();
+  for (const LayerWeights& layer : out.weights.layers) {
+    for (const MatrixSlice& slice : {layer.sparse.scales, layer.sparse.mins}) {
+      if (slice.valid()) out.plan.matrices[static_cast<size_t>(slice.id.index)].apart = true;
+    }
+  }
   if (options.quant) STOKE_TRY(check_quant(file, *options.quant, out.plan));
   return out;
 }

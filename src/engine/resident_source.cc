@@ -83,7 +83,7 @@ Status ResidentSource::Loader::prepare(const formats::ModelFile& model) {
     const bool converts = spec.stored != spec.info.type;
     CHECK(!converts || (options.conversion.dequantize != nullptr && options.conversion.quantize != nullptr));
     offsets.push_back(total);
-    total += padded(matrix_bytes(spec));
+    if (!spec.apart) total += padded(matrix_bytes(spec));
   }
   STOKE_ASSIGN(files, open_files(model.files));
   STOKE_ASSIGN(arena, sys::Memory::map(total + kMatrixAlignment));
@@ -100,7 +100,8 @@ Status ResidentSource::Loader::prepare(const formats::ModelFile& model) {
   first_chunk.resize(count);
   end_chunk.resize(count);
   for (const int32_t m : order) {
-    first_chunk[static_cast<size_t>(m)] = chunks.size();
+    first_chunk[static_cast<size_t>(m)] = end_chunk[static_cast<size_t>(m)] = chunks.size();
+    if (plan.matrices[static_cast<size_t>(m)].apart) continue;
     STOKE_TRY(plan_chunks(model, plan.matrices[static_cast<size_t>(m)], m, options.chunk_bytes, &chunks));
     end_chunk[static_cast<size_t>(m)] = chunks.size();
   }
@@ -212,6 +213,7 @@ const model::MatrixInfo& ResidentSource::matrix(model::MatrixId id) const {
 Result<RowsView> ResidentSource::acquire(model::MatrixId id, RowRange wanted) {
   const model::MatrixInfo& info = matrix(id);
   CHECK(wanted.begin >= 0 && wanted.begin < wanted.end && wanted.end <= info.rows);
+  CHECK(!loader_->plan.matrices[static_cast<size_t>(id.index)].apart);
   STOKE_TRY(loader_->wait_rows(id.index, wanted));
   return RowsView{info.type, wanted, info.cols, info.row_bytes, loader_->row_address(id.index, wanted.begin)};
 }

@@ -111,6 +111,17 @@ TEST_P(ResidentSourceTest, Pieces_FollowEachOtherAndMayTakeSomeRows) {
             stored(6400, 128) + stored(64 + 9 * 64, 64) + stored(12800 + 64, 64) + stored(12800 + 192, 64));
 }
 
+TEST_P(ResidentSourceTest, Apart_IsNeitherReadNorHeld) {
+  MatrixSpec scales = plain("scales", DType::kF16, 500, 64, 0, 96);
+  scales.apart = true;
+  auto source = open({scales, plain("a", DType::kQ8_0, 300, 96, 0, 64'032)}, options(GetParam()));
+  ASSERT_TRUE(source.ok()) << source.status().message();
+  EXPECT_EQ(text((*source)->acquire({1}, {0, 300}).value()), stored(64'032, 300 * 102));
+  ASSERT_TRUE((*source)->wait_all().ok());
+  EXPECT_EQ((*source)->stats().bytes_read, 300U * 102);
+  EXPECT_LT((*source)->stats().arena_bytes, 500U * 64 * 2);
+}
+
 TEST_P(ResidentSourceTest, ReadRow_BeforeAndAfterLoading) {
   auto source = open({plain("embedding", DType::kF16, 20'000, 64, -1, 33)}, options(GetParam()));
   ASSERT_TRUE(source.ok());

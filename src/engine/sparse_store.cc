@@ -120,7 +120,7 @@ Status SparseStore::check_vectors(formats::ByteSource& file, const formats::Neur
   return ok_status();
 }
 
-// Scales and minima of codes are matrices of the plan that no product uses: they stay in memory here.
+// Scales and minima of codes are matrices of the plan that lie apart: they stay in memory here.
 Status SparseStore::load_scales() {
   const auto spec_of = [&](const model::MatrixSlice& slice) -> const MatrixSpec& {
     return loaded_.plan.matrices[static_cast<size_t>(slice.id.index)];

@@ -40,6 +40,7 @@ struct MatrixSpec {
   DType stored = DType::kF32;  // as it lies in the file; where != info.type, rows are converted while loading
   PieceLayout layout = PieceLayout::kRows;
   std::vector<Piece> pieces;  // their rows add up to info.rows
+  bool apart = false;         // no product uses it: who needs it reads and keeps it, and no source does
   int layer = -1;             // order of consumption; -1: embedding, layers: head and other things after the last layer
 
   // The pieces can be read straight into place.

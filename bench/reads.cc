@@ -22,7 +22,7 @@ namespace {
 
 constexpr uint32_t kRandomBytes[] = {4608, 8 << 10, 32 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20};
 constexpr uint32_t kSequentialBytes[] = {128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20};
-constexpr int kDepths[] = {1, 2, 4, 8, 16, 32, 64};
+constexpr int kDepths[] = {1, 2, 4, 8, 16, 32, 64, 128};
 constexpr int kLaps = 4;
 constexpr size_t kBufferBytes = size_t{256} << 20;  // depth 64 of 4 MiB
 
@@ -116,6 +116,7 @@ Status with_reader(const Arguments& arguments, const sys::File& file, uint64_t f
     for (const int depth : kDepths) {
       if (arguments.bytes != 0 && arguments.bytes != bytes) continue;
       if (arguments.depth != 0 && arguments.depth != depth) continue;
+      if (uint64_t{bytes} * static_cast<uint64_t>(depth) > kBufferBytes) continue;
       io::ReaderOptions options;
       options.depth = depth;
       options.backend = backend;

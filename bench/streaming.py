@@ -138,7 +138,22 @@ class Bench:
             budget = size * percent // 100
             self.decode(f"Qwen3-30B-A3B shape, {percent} % of {size >> 30} GiB, decode", model, model, budget,
                         ["-c", "1024"], asked)
+            self.compare_with_belady(model, budget)
         self.done_with(model)
+
+    def compare_with_belady(self, model, budget):
+        """What the cache keeps from the disk, beside the policies and the bound on the same choices of experts."""
+        trace = f"{model}.firings"
+        stats = self.stoke(model, budget, 64, ["-c", "1024", "--firings", trace])
+        command = [self.options.policies, "--trace", trace, "--slots", str(stats["cache_slots"])]
+        replayed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["cache_policies"][0]
+        os.remove(trace)
+        names = ("lru", "s3_fifo", "lfu", "lfu_recent", "static", "belady")
+        told = [f"{name} {replayed[name]['hit'] * 100:.1f}" for name in names]
+        print(f"streaming: {stats['cache_slots']} of {replayed['units']} experts fit; hits of the engine "
+              f"{stats['cache_hit_rate'] * 100:.1f} % (guesses that came true among them), "
+              f"{stats['bytes_read_per_token'] / MIB:.0f} MiB read a token; same choices, from an empty cache, %: "
+              f"{', '.join(told)}", file=sys.stderr)
 
     def curve(self):
         model = self.synth("qwen3-30b-a3b", "gguf", ["--router-skew", "0.8", "--router-locality", "0.5"])
@@ -184,6 +199,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama", required=True, help="folder of llama.cpp's programs")
     parser.add_argument("--stoke", default=os.path.join(ROOT, "build/release/stoke"))
+    parser.add_argument("--policies", default=os.path.join(ROOT, "build/release/bench/bench_cache_policies"))
     parser.add_argument("--work", default="/tmp")
     parser.add_argument("--rows", default="dense,store,moe")
     parser.add_argument("--pairs", type=int, default=3)

@@ -65,7 +65,8 @@ struct ModelOptions {
   // For measurements on neuron stores (docs/bigger-than-memory.md); neither changes a bit of the answer.
   // ablation: a step of the paper's ablation, or another engine's way: "dense", ..., "flash"; empty: all on.
   std::string ablation;
-  std::string firings;  // a file for the neurons that fire, token by token (pipeline/firing_log.h)
+  // firings: a file for the neurons that fire, or the experts chosen, token by token (pipeline/firing_log.h).
+  std::string firings;
   ProgressCallback progress;
   ActivityCallback activity;
   const CancelFlag* cancel = nullptr;
@@ -252,7 +253,7 @@ struct Stats {
   int64_t prompt_tokens = 0;         // prefilled
   int64_t generated_tokens = 0;      // decoded
   std::string ablation;              // of neuron stores: the step that runs, "hot" where nothing is switched off
-  int64_t cache_slots = 0;           // of a streamed neuron store: records that its cache holds now, at most
+  int64_t cache_slots = 0;  // records of a streamed neuron store, or whole experts, that the cache holds at most
 };
 
 class Session;

@@ -98,7 +98,8 @@ void add_measuring_flags(CLI::App& verb, ModelFlags& flags) {
           "neuron stores: switch parts of the engine off: dense, bundles, cache, pipeline, hot (all on), flash, lru")
       ->type_name("NAME")
       ->group(group);
-  verb.add_option("--firings", flags.firings, "neuron stores: write which neurons fire, token by token, to this file")
+  verb.add_option("--firings", flags.firings,
+                  "write which neurons of a store fire, or which experts are chosen, token by token, to this file")
       ->type_name("FILE")
       ->group(group);
 }

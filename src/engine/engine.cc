@@ -134,10 +134,14 @@ Status Engine::open_store(const ModelOptions& options) {
     STOKE_ASSIGN(store_, SparseStore::open(prepared_.file, prepared_.loaded, ablation));
     return options.firings.empty() ? ok_status() : store_->log_firings(options.firings);
   }
-  if (options.ablation.empty() && options.firings.empty()) return ok_status();
-  return Status(
-      Code::kInvalid,
-      fmt::format("{}: ablation and firings are for neuron stores, which `stoke convert` makes", prepared_.file.path));
+  if (!options.firings.empty() && config().moe.experts > 0 && options.ablation.empty()) {
+    STOKE_ASSIGN(route_log_, RouteLog::create(options.firings, config()));
+  }
+  if (options.ablation.empty() && (options.firings.empty() || route_log_)) return ok_status();
+  return Status(Code::kInvalid,
+                fmt::format("{}: ablation is for neuron stores, which `stoke convert` makes, and firings "
+                            "for them and for models with experts",
+                            prepared_.file.path));
 }
 
 Status Engine::take_memory(const ModelOptions& options) {
@@ -187,7 +191,9 @@ std::unique_ptr<model::Ffn> Engine::make_ffn(model::Multiplier& multiplier) {
   if (store_) {
     ffn = store_->make_ffn(multiplier, sizes_.batch);
   } else {
-    ffn = std::make_unique<model::FullFfn>(config(), weights, multiplier, sizes_.batch);
+    auto full = std::make_unique<model::FullFfn>(config(), weights, multiplier, sizes_.batch);
+    full->observe(route_log_.get());
+    ffn = std::move(full);
   }
   if (recorded_.empty()) return ffn;
   return std::make_unique<RecordingFfn>(RecordingFfn::Parts{config(), weights, multiplier, recorded_}, std::move(ffn),

@@ -16,6 +16,7 @@
 #include "engine/memory_need.h"
 #include "engine/model_loader.h"
 #include "engine/resident_source.h"
+#include "engine/route_log.h"
 #include "engine/sparse_store.h"
 #include "engine/streaming.h"
 #include "engine/timings.h"
@@ -136,6 +137,7 @@ class Engine {
   Timings timings_;
   std::vector<float> score_rows_;  // (kScoreRows, vocab)
   std::unique_ptr<kv::KvPool> pool_;
+  std::unique_ptr<RouteLog> route_log_;       // null: nobody asked which experts are chosen
   std::unique_ptr<SparseStore> store_;        // of a neuron store: its records, and the checksums that sources use
   std::unique_ptr<ResidentSource> resident_;  // one of these two
   std::unique_ptr<Streaming> streaming_;

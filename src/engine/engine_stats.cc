@@ -44,6 +44,7 @@ void Engine::stream_stats(Stats* stats) const {
   const io::ReadCounts reads = streaming_->queue().counts();
   stats->reader = streaming_->reader_name();
   stats->cache_hit_rate = hit_rate();
+  if (config().moe.experts > 0) stats->cache_slots = streaming_->source().experts_held(config());
   stats->bytes_read = static_cast<int64_t>(reads.bytes - reads_before_.bytes);
   stats->reads = static_cast<int64_t>(reads.reads - reads_before_.reads);
   const int64_t tokens = stats->generated_tokens > 0 ? stats->generated_tokens : stats->prompt_tokens;
@@ -70,10 +71,13 @@ double Engine::hit_rate() const {
     return share(hits, fetch.lookups - before.lookups);
   }
   const pipeline::StreamCounts& now = streaming_->source().counts();
-  const uint64_t hits = now.expert_hits + now.dense_hits - stream_before_.expert_hits - stream_before_.dense_hits;
-  const uint64_t misses =
-      now.expert_misses + now.dense_misses - stream_before_.expert_misses - stream_before_.dense_misses;
-  return share(hits, hits + misses);
+  const pipeline::StreamCounts& before = stream_before_;
+  if (config().moe.experts > 0) {  // what is pinned beside them is no merit of the cache
+    const uint64_t hits = now.expert_hits - before.expert_hits;
+    return share(hits, hits + now.expert_misses - before.expert_misses);
+  }
+  const uint64_t hits = now.dense_hits - before.dense_hits;
+  return share(hits, hits + now.dense_misses - before.dense_misses);
 }
 
 void Engine::store_stats(Stats* stats) const {

@@ -127,6 +127,7 @@ Status MoeFfn::forward(int layer, const float* x, int64_t tokens, float* out) {
   STOKE_TRY(guess_.guess(layer, acts));
   std::fill_n(out, tokens * config_.dim, 0.0f);
   const int64_t all = tokens * config_.moe.used;
+  if (observer_ != nullptr) STOKE_TRY(observer_->chose(layer, tokens, {router_.uses(), static_cast<size_t>(all)}));
   for (int64_t begin = 0; begin < all;) {
     int64_t groups = 0;
     const int64_t end = cut_wave(begin, all, &groups);

@@ -63,6 +63,8 @@ class MoeFfn {
 
   Status forward(int layer, const float* x, int64_t tokens, float* out);
   void discard_scratch();
+  // Outlives the passes that follow; null: nobody watches.
+  void observe(RouteObserver* observer) { observer_ = observer; }
 
  private:
   // Consecutive uses of one expert inside a wave.
@@ -107,6 +109,7 @@ class MoeFfn {
   Router router_;
   ExpertGuess guess_;
   DenseFfn shared_;
+  RouteObserver* observer_ = nullptr;
 };
 
 class FullFfn final : public Ffn {
@@ -117,6 +120,7 @@ class FullFfn final : public Ffn {
   void prepare(int /*layer*/) override {}
   Status forward(int layer, const float* x, int64_t tokens, float* out) override;
   void discard_scratch() override;
+  void observe(RouteObserver* observer) { moe_.observe(observer); }
 
  private:
   const Config& config_;

@@ -24,6 +24,14 @@ struct ExpertUse {
   float weight = 0;
 };
 
+// Told what each layer of each pass uses; for measurements.
+class RouteObserver {
+ public:
+  virtual ~RouteObserver() = default;
+  // uses: by expert, then token. The control thread.
+  virtual Status chose(int layer, int64_t tokens, std::span<const ExpertUse> uses) = 0;
+};
+
 class Router {
  public:
   Router(const Config& config, Multiplier& multiplier, int64_t max_tokens);

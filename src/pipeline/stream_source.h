@@ -105,6 +105,8 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   const UnitTable& table() const { return table_; }
   int64_t slots() const { return cache_.slots(); }
   int64_t pinned() const { return pinned_; }
+  // Whole experts that there is room for, now.
+  int64_t experts_held(const model::Config& config) const;
   const StreamCounts& counts() const { return counts_; }
 
  private:

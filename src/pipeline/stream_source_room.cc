@@ -83,4 +83,12 @@ void StreamSource::shrink(int64_t target, const Share& share) {
                  static_cast<size_t>(before - left) * table_.slot_bytes());
 }
 
+int64_t StreamSource::experts_held(const model::Config& config) const {
+  const auto dense = static_cast<int64_t>(table_.order().size());
+  const int64_t units = table_.size() - dense;
+  const int64_t layers = std::ranges::count_if(config.layer, [](const auto& l) { return l.moe; });
+  const int64_t slots = cache_.slots() - pinned_ - (pinned_ < dense ? window_ : 0);
+  return units == 0 ? 0 : std::clamp<int64_t>(slots, 0, units) * layers * config.moe.experts / units;
+}
+
 }  // namespace stoke::pipeline

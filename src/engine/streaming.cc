@@ -8,8 +8,8 @@
 namespace stoke::engine {
 namespace {
 
-// Single records: with both cores busy, 100 reads a millisecond at depth 64 where 32 gave 70; a token of the ReLU 7B
-// store took 0.91 of its time at 128 (docs/reads.md). Large reads are bounded by their bytes (io_queue.h).
+// Single records: with the cores busy 120 reads a millisecond where depth 32 gives 95 (docs/reads.md). Large reads are
+// bounded by their bytes (io_queue.h).
 constexpr int kDepth = 128;
 constexpr size_t kQueued = 4096;
 

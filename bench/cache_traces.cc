@@ -98,21 +98,59 @@ double repeat_chance(const std::vector<Neuron>& all, double fired_before) {
   return std::max(0.0, (fired_before - by_chance) / (1 - by_chance));
 }
 
-[[noreturn]] void fail(const std::string& message) {
-  fmt::print(stderr, "bench_cache_policies: {}\n", message);
-  std::exit(1);
+// Units that a replay's tables have room for; the largest models have a few million.
+constexpr int64_t kUnitsMax = int64_t{1} << 26;
+
+struct FileStep {
+  int64_t layer = 0;
+  std::vector<int64_t> units;
+  bool last = false;
+};
+
+// The steps of a file, and how many layers and units a layer there are.
+struct FileSteps {
+  std::vector<FileStep> steps;
+  int64_t layers = 0;
+  int64_t per_layer = 0;
+
+  void add(FileStep step) {
+    layers = std::max(layers, step.layer + 1);
+    if (!step.units.empty()) per_layer = std::max(per_layer, step.units.back() + 1);
+    steps.push_back(std::move(step));
+  }
+};
+
+// One line of a trace file: a layer and its units, ascending.
+bool parse_line(const std::string& line, FileStep* step) {
+  std::istringstream words(line);
+  words >> step->layer;
+  for (int64_t unit = 0; words >> unit;) {
+    if (unit < 0 || unit >= kUnitsMax || (!step->units.empty() && unit <= step->units.back())) return false;
+    step->units.push_back(unit);
+  }
+  return words.eof() && step->layer >= 0 && step->layer < kUnitsMax;
 }
 
-// One line of a trace file; false where it is empty.
-bool parse_line(const std::string& line, int64_t& layer, std::vector<int64_t>& units) {
-  std::istringstream words(line);
-  units.clear();
-  if (!(words >> layer)) return false;
-  for (int64_t unit = 0; words >> unit;) units.push_back(unit);
-  if (!words.eof() || layer < 0 || std::any_of(units.begin(), units.end(), [](int64_t u) { return u < 0; })) {
-    fail(fmt::format("not a line of a trace: {}", line));
+Result<FileSteps> parse_steps(std::istream& text, const std::string& name) {
+  FileSteps out;
+  int64_t number = 0;
+  for (std::string line; std::getline(text, line);) {
+    ++number;
+    if (line.starts_with('#')) {
+      std::sscanf(line.c_str(), "# firings: %" SCNd64 " layers of %" SCNd64, &out.layers, &out.per_layer);
+      continue;
+    }
+    if (line.find_first_not_of(" \t\r") == std::string::npos) {
+      if (!out.steps.empty()) out.steps.back().last = true;
+      continue;
+    }
+    FileStep step;
+    if (!parse_line(line, &step)) {
+      return Status(Code::kCorrupt, fmt::format("{}: line {} is not a layer and its units, ascending", name, number));
+    }
+    out.add(std::move(step));
   }
-  return true;
+  return out;
 }
 
 }  // namespace
@@ -179,40 +217,31 @@ Trace experts(const ExpertShape& shape, int tokens, uint64_t seed) {
   return trace;
 }
 
-Trace from_file(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) fail("cannot open " + path);
-  struct Step {
-    int64_t layer = 0;
-    std::vector<int64_t> units;
-    bool last = false;
-  };
-  std::vector<Step> steps;
-  int64_t layers = 0;
-  int64_t per_layer = 0;
-  Trace trace{.name = path.substr(path.find_last_of('/') + 1)};
-  for (std::string line; std::getline(file, line);) {
-    if (line.starts_with('#')) {
-      std::sscanf(line.c_str(), "# firings: %" SCNd64 " layers of %" SCNd64, &layers, &per_layer);
-      continue;
-    }
-    Step step;
-    if (!parse_line(line, step.layer, step.units)) {
-      if (!steps.empty()) steps.back().last = true;
-      continue;
-    }
-    layers = std::max(layers, step.layer + 1);
-    for (const int64_t unit : step.units) per_layer = std::max(per_layer, unit + 1);
-    steps.push_back(std::move(step));
+Result<Trace> parse_trace(std::istream& text, const std::string& name) {
+  STOKE_ASSIGN(const FileSteps file, parse_steps(text, name));
+  const bool used = std::any_of(file.steps.begin(), file.steps.end(), [](const auto& s) { return !s.units.empty(); });
+  if (!used) return Status(Code::kInvalid, fmt::format("{}: no unit is used", name));
+  if (file.layers > kUnitsMax || file.per_layer > kUnitsMax || file.layers * file.per_layer > kUnitsMax) {
+    return Status(Code::kUnsupported, fmt::format("{}: {} layers of {} units; at most {} units in all are possible",
+                                                  name, file.layers, file.per_layer, kUnitsMax));
   }
-  trace.units = layers * per_layer;
-  for (const Step& step : steps) {
-    for (const int64_t unit : step.units) trace.use(step.layer * per_layer + unit);
+  Trace trace{.name = name, .units = file.layers * file.per_layer};
+  for (const FileStep& step : file.steps) {
+    for (const int64_t unit : step.units) trace.use(step.layer * file.per_layer + unit);
     trace.end_step();
     if (step.last) trace.end_token();
   }
   trace.end_token();
   return trace;
+}
+
+Trace from_file(const std::string& path) {
+  std::ifstream file(path);
+  Result<Trace> trace = file ? parse_trace(file, path.substr(path.find_last_of('/') + 1))
+                             : Status(Code::kNotFound, fmt::format("cannot open {}", path));
+  if (trace.ok()) return std::move(trace).value();
+  fmt::print(stderr, "bench_cache_policies: {}\n", trace.status().message());
+  std::exit(1);
 }
 
 }  // namespace stoke::bench

@@ -1,13 +1,17 @@
 // Traces of unit uses for bench_cache_policies: synthetic neurons and experts, or a file.
 //
 // A trace is a row of steps; a step is one layer of one token: the units looked up together, in ascending order.
-// Thread role: any, plain data. Errors: a file that is not a trace ends the program with one line.
+// Thread role: any, plain data. Errors: a file that is not a trace ends the program with one line;
+// parse_trace() says kCorrupt, kUnsupported (more units than tables have room for) or kInvalid (none used).
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <istream>
 #include <string>
 #include <vector>
+
+#include "base/status.h"
 
 namespace stoke::bench {
 
@@ -58,9 +62,10 @@ struct ExpertShape {
 };
 Trace experts(const ExpertShape& shape, int tokens, uint64_t seed);
 
-// Text: lines `layer unit unit unit ...`, tokens separated by an empty line; as `stoke run --firings FILE` writes it
-// (src/pipeline/firing_log.h), whose first line says how many layers and units a layer there are. Without that line: as
-// many as occur.
+// Text: lines `layer unit unit unit ...`, units ascending, tokens separated by an empty line; as `stoke run --firings
+// FILE` writes it (src/pipeline/firing_log.h), whose first line says how many layers and units a layer there are.
+// Without that line: as many as occur.
+Result<Trace> parse_trace(std::istream& text, const std::string& name);
 Trace from_file(const std::string& path);
 
 }  // namespace stoke::bench

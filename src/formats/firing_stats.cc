@@ -6,7 +6,6 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "formats/byte_source.h"
 #include "formats/json_text.h"
 #include "formats/output_file.h"
 #include "sys/checksum.h"
@@ -87,8 +86,8 @@ Status write_firing(const FiringStats& stats, const std::string& path) {
   return file->finish();
 }
 
-Result<FiringStats> read_firing(const std::string& path) {
-  STOKE_ASSIGN(const std::string text, read_json_object(DiskFiles(), path, kBytesMax));
+Result<FiringStats> read_firing(const std::string& path, const FileOpener& files) {
+  STOKE_ASSIGN(const std::string text, read_json_object(files, path, kBytesMax));
   const Json json = Json::parse(text, nullptr, false);
   if (json.is_discarded() || json.value("format", Json()) != Json(kFormat)) {
     return damaged(path, fmt::format("its \"format\" is not {}", kFormat));

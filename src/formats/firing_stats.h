@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/status.h"
+#include "formats/byte_source.h"
 #include "formats/model_file.h"
 
 namespace stoke::formats {
@@ -33,7 +34,7 @@ struct FiringStats {
 };
 
 Status write_firing(const FiringStats& stats, const std::string& path);
-Result<FiringStats> read_firing(const std::string& path);
+Result<FiringStats> read_firing(const std::string& path, const FileOpener& files = DiskFiles());
 
 // The shape that statistics must have to belong to a model.
 struct FiringShape {

@@ -84,8 +84,39 @@ def safetensors_seeds():
     yield "none", b"\xff".join([b"{}", b"", safetensors({}, 0)])
 
 
+def firing_stats_seeds():
+    def stats(**changes):
+        return json.dumps({"format": "stoke-firing-2", "model": "m", "fingerprint": "0123456789abcdef", "tokens": 8,
+                           "layers": [{"tokens": [8], "fired": [0, 8, 2, 4]},
+                                      {"tokens": [3, 5], "fired": [1, 3, 5, 0]}], **changes}).encode()
+
+    yield "whole", stats()
+    yield "other_format", stats(format="stoke-firing-1")
+    yield "more_than_tokens", stats(tokens=4)
+    yield "unequal", stats(layers=[{"tokens": [4, 4], "fired": [1, 2, 3]}])
+    yield "not_numbers", stats(layers=[{"tokens": [-1, 2.5, 1e300], "fired": [None]}])
+
+
+def firing_trace_seeds():
+    lines = "0 1 3\n1 0 2 5\n\n0 1 3 4\n1\n\n0 0\n1 5\n"
+    yield "head", b"\x40# firings: 2 layers of 6 neurons\n" + lines.encode()
+    yield "no_head", b"\x80" + lines.encode()
+    yield "descending", b"\x01# firings: 1 layers of 4 neurons\n0 3 1\n"
+    yield "many", b"\x20# firings: 3 layers of 9 neurons\n" + b"0 1 2 8\n1 0 4\n2 3 5 7\n\n" * 8
+
+
+def store_seeds():
+    """Which store, whether it stays unsealed, and patches: of the header's counts, of both ends, of anywhere."""
+    for store in range(6):
+        yield f"whole_{store}", bytes([store, 0])
+        yield f"damaged_{store}", bytes([store, 1, 0x80, 0, 0xc0, 0x55])
+        yield f"patched_{store}", bytes([store, 0, 0, 8, 0, 1, 1, 16, 0, 2, 0, 0x83, 0, 0xf0]) + b"\xff" * 4
+
+
 def main():
-    for target, seeds in (("fuzz_gguf", gguf_seeds()), ("fuzz_safetensors", safetensors_seeds())):
+    for target, seeds in (("fuzz_gguf", gguf_seeds()), ("fuzz_safetensors", safetensors_seeds()),
+                          ("fuzz_firing_stats", firing_stats_seeds()), ("fuzz_firing_trace", firing_trace_seeds()),
+                          ("fuzz_store", store_seeds())):
         folder = os.path.join(sys.argv[1], target)
         os.makedirs(folder, exist_ok=True)
         for name, data in seeds:

@@ -8,6 +8,24 @@ namespace stoke::io {
 
 using sys::Uring;
 
+#if defined(__SANITIZE_THREAD__)
+extern "C" void __tsan_write_range(void* begin, unsigned long bytes);
+#endif
+
+namespace {
+
+// The kernel's writes are hidden from the thread sanitizer. It is told of one when a buffer is given away and one when
+// it comes back, so that a worker that still reads a slot which is being filled is a race that it reports.
+void told_to_sanitizer(const Progress& progress) {
+#if defined(__SANITIZE_THREAD__)
+  __tsan_write_range(progress.dst(), progress.bytes());
+#else
+  (void)progress;
+#endif
+}
+
+}  // namespace
+
 Result<std::unique_ptr<UringReader>> UringReader::open(int depth) {
   CHECK(depth >= 1);
   STOKE_ASSIGN(Uring ring, Uring::open(depth));
@@ -45,6 +63,7 @@ void UringReader::push(const Read& read) {
 void UringReader::prepare(int slot) {
   if (broken_ != 0) return failed_.push_back(slot);
   const Progress& progress = slots_[static_cast<size_t>(slot)];
+  told_to_sanitizer(progress);
   ring_.prepare_read(*progress.read().file, progress.dst(), progress.bytes(), progress.offset(), slot);
   prepared_.push_back(slot);
 }
@@ -81,7 +100,9 @@ size_t UringReader::take(std::span<Done> out) {
   while (count < out.size()) {
     const std::optional<Uring::Done> ended = ring_.take();
     if (!ended) break;
-    const std::optional<Done> done = slots_[static_cast<size_t>(ended->slot)].advance(ended->result);
+    Progress& progress = slots_[static_cast<size_t>(ended->slot)];
+    told_to_sanitizer(progress);
+    const std::optional<Done> done = progress.advance(ended->result);
     if (done) {
       give(ended->slot, *done);
     } else {

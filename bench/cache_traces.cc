@@ -113,6 +113,14 @@ struct FileSteps {
   int64_t layers = 0;
   int64_t per_layer = 0;
 
+  // A line that says how many there are; a file may be several, one behind another.
+  void add_head(const std::string& line) {
+    int64_t more_layers = 0;
+    int64_t more_units = 0;
+    std::sscanf(line.c_str(), "# firings: %" SCNd64 " layers of %" SCNd64, &more_layers, &more_units);
+    layers = std::max(layers, more_layers);
+    per_layer = std::max(per_layer, more_units);
+  }
   void add(FileStep step) {
     layers = std::max(layers, step.layer + 1);
     if (!step.units.empty()) per_layer = std::max(per_layer, step.units.back() + 1);
@@ -137,7 +145,7 @@ Result<FileSteps> parse_steps(std::istream& text, const std::string& name) {
   for (std::string line; std::getline(text, line);) {
     ++number;
     if (line.starts_with('#')) {
-      std::sscanf(line.c_str(), "# firings: %" SCNd64 " layers of %" SCNd64, &out.layers, &out.per_layer);
+      out.add_head(line);
       continue;
     }
     if (line.find_first_not_of(" \t\r") == std::string::npos) {

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 #include <string>
 #include <vector>
@@ -57,6 +58,23 @@ std::vector<float> multiply(const Kernels& k, const Problem& p, int64_t t0, int6
 
 bool same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+// What no byte can hold, and what a peak too small to divide by makes infinite.
+TEST(QuantizeActs, SumsStayBounded) {
+  constexpr int64_t kBlocks = 3;
+  std::vector<float> x(kBlocks * kActBlock, 1.0F);
+  x[3] = std::numeric_limits<float>::quiet_NaN();
+  x[kActBlock + 20] = -std::numeric_limits<float>::infinity();
+  for (int64_t i = 0; i < kActBlock; ++i) x[2 * kActBlock + i] = i % 3 == 0 ? 0.0F : -1e-42F;
+  for (const char* const* isa = runnable(); *isa; ++isa) {
+    Aligned bytes(act_bytes(1, std::ssize(x)));
+    ActView act = act_carve(bytes.data, 1, std::ssize(x));
+    act.f = x.data();
+    act.f_stride = std::ssize(x);
+    find(*isa)->quantize_acts(act, 0, 1);
+    for (int64_t half = 0; half < 2 * kBlocks; ++half) EXPECT_LE(std::abs(act.sum16[half]), 16 * 127) << *isa;
+  }
 }
 
 class MatmulTest : public testing::TestWithParam<DType> {};

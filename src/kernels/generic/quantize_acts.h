@@ -19,8 +19,11 @@ static inline void quantize_block(const float* x, QuantizedBlock* out) {
   const V hi = vload(x + 16);
   const float peak = vmaxv(vmax(vabs(lo), vabs(hi)));
   const V inverse = vset1(peak > 0.0f ? 127.0f / peak : 0.0f);
-  const I qlo = vtoi(vmul(lo, inverse));
-  const I qhi = vtoi(vmul(hi, inverse));
+  // Bounds that only NaN and the infinities of a denormal peak reach: their sums would overflow.
+  const V limit = vset1(127.0f);
+  const auto bounded = [&](V v) { return vtoi(vmax(vmin(vmul(v, inverse), limit), vneg(limit))); };
+  const I qlo = bounded(lo);
+  const I qhi = bounded(hi);
   istore_i8(out->q, qlo);
   istore_i8(out->q + 16, qhi);
   out->d = peak / 127.0f;

@@ -44,7 +44,7 @@ void Engine::stream_stats(Stats* stats) const {
   const io::ReadCounts reads = streaming_->queue().counts();
   stats->reader = streaming_->reader_name();
   stats->cache_hit_rate = hit_rate();
-  if (config().moe.experts > 0) stats->cache_slots = streaming_->source().experts_held(config());
+  if (!store_ && config().moe.experts > 0) stats->cache_slots = streaming_->source().experts_held(config());
   stats->bytes_read = static_cast<int64_t>(reads.bytes - reads_before_.bytes);
   stats->reads = static_cast<int64_t>(reads.reads - reads_before_.reads);
   const int64_t tokens = stats->generated_tokens > 0 ? stats->generated_tokens : stats->prompt_tokens;

@@ -23,8 +23,8 @@ inline int narrow(int64_t value) { return static_cast<int>(std::clamp<int64_t>(v
 struct ModelDescription {
   const model::Family* family = nullptr;
   model::Config config;
-  std::string
-      activation_key;  // what of the file states the activation; empty: nothing, so it is the family's usual one
+  // What of the file states the activation; empty: nothing, so it is the family's usual one.
+  std::string activation_key;
 };
 
 // Finds the family and reads its configuration, whichever container it is. `ffn_act`, where not empty, is the

@@ -284,10 +284,7 @@ void SparseStore::make_room(int64_t bytes) {
   const int64_t fits = (plan_.cold_bytes - bytes - cache_tables()) / slot_cost();
   const int64_t left = cache_->resize(std::clamp<int64_t>(fits, 1, most_slots_));
   if (left >= before) return;
-  const size_t page = sys::page_size();
-  const size_t begin = (static_cast<size_t>(left) * slot_bytes_ + page - 1) / page * page;
-  const size_t end = static_cast<size_t>(before) * slot_bytes_ / page * page;
-  if (begin < end) arena_.discard(begin, end - begin);
+  arena_.discard(static_cast<size_t>(left) * slot_bytes_, static_cast<size_t>(before - left) * slot_bytes_);
 }
 
 std::unique_ptr<model::Ffn> SparseStore::make_ffn(model::Multiplier& multiplier, int64_t max_tokens) {

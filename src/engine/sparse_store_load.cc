@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "engine/sparse_store.h"
-#include "sys/checksum.h"
 #include "sys/populator.h"
 #include "tensor/half.h"
 
@@ -76,7 +75,7 @@ Status read_table(const RecordTable& records, std::byte* to, const sys::File& fi
 Status check_records(const pipeline::NeuronTable& table, const std::byte* first, const sys::File& file) {
   for (int64_t n = 0; n < table.records.neurons; ++n) {
     const std::byte* record = first + static_cast<size_t>(n) * table.record_bytes();
-    if (sys::checksum32(record, table.record_bytes()) == table.checksums[static_cast<size_t>(n)]) continue;
+    if (table.intact(n, record)) continue;
     return Status(
         Code::kCorrupt,
         fmt::format("{}: layer {}, neuron {}, offset {}: its checksum does not match, twice: fetch or convert "

@@ -59,7 +59,7 @@ Result<Streaming::Range> Streaming::range(const Request& request) {
     return slots * static_cast<int64_t>(units.slot_bytes()) +
            static_cast<int64_t>(pipeline::StreamSource::bookkeeping_bytes(units, units.size()));
   };
-  return Range{.least = bytes(pipeline::StreamSource::least_slots(units, request.config)),
+  return Range{.least = bytes(pipeline::StreamSource::least_slots(units, units.layer_expert_units(request.config))),
                .most = bytes(pipeline::StreamSource::all_slots(units))};
 }
 
@@ -100,9 +100,7 @@ Status Streaming::open_source(const Request& request) {
   STOKE_ASSIGN(pipeline::UnitTable units, table(request, files_));
   const pipeline::StreamOptions options = options_of(request, units);
   room_ = room_of(request, units);
-  const int64_t least = pipeline::StreamSource::least_slots(units, request.config);
-  least_ = least * static_cast<int64_t>(units.slot_bytes());
-  if (options.slots < least) {
+  if (options.slots < pipeline::StreamSource::least_slots(units, options.expert_slots_least)) {
     return Status(Code::kNoMemory,
                   fmt::format("{}: room for {} row blocks is too little", request.file.path, options.slots));
   }
@@ -125,7 +123,10 @@ void Streaming::make_room(int64_t bytes) {
   source_->resize((room_ - bytes) / static_cast<int64_t>(source_->table().slot_bytes()));
 }
 
-int64_t Streaming::spare() const { return std::max<int64_t>(0, room_ - least_); }
+int64_t Streaming::spare() const {
+  const int64_t least = source_->least_slots() * static_cast<int64_t>(source_->table().slot_bytes());
+  return std::max<int64_t>(0, room_ - least);
+}
 
 void Streaming::poll_from(sys::ThreadPool& pool) {
   pool_ = &pool;

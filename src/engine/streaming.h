@@ -88,8 +88,7 @@ class Streaming {
   std::unique_ptr<pipeline::IoQueue> queue_;
   std::unique_ptr<pipeline::StreamSource> source_;
   sys::ThreadPool* pool_ = nullptr;
-  int64_t room_ = 0;   // bytes for slots, and for KV and activations of a prompt where these have no room of their own
-  int64_t least_ = 0;  // bytes of slots that make progress
+  int64_t room_ = 0;  // bytes for slots, and for KV and activations of a prompt where these have no room of their own
 };
 
 }  // namespace stoke::engine

@@ -36,26 +36,34 @@ Result<std::unique_ptr<Model>> open_near(const std::string& path, const ModelOpt
   return near_least(options, [&](const ModelOptions& with) { return Model::open(path, with); });
 }
 
+// Matrices of several row blocks.
+formats::SynthShape six_layers(const std::string& arch) {
+  auto shape = formats::free_shape(arch);
+  EXPECT_TRUE(shape.ok());
+  if (!shape.ok()) return {};
+  shape->layers = 6;
+  shape->dim = 512;
+  shape->ffn = 1536;
+  shape->heads = 8;
+  shape->vocab = 2048;
+  return *shape;
+}
+
 class StreamingTest : public testing::TestWithParam<Case> {
  protected:
   void SetUp() override {
     const Case& c = GetParam();
     path_ = std::filesystem::temp_directory_path() /
             ("stoke_streaming_" + c.name + std::to_string(getpid()) + (c.store ? ".stoke" : ".gguf"));
-    auto shape = formats::free_shape(c.arch);
-    ASSERT_TRUE(shape.ok());
-    shape->layers = 6;
-    shape->dim = 512;
-    shape->ffn = c.experts > 0 ? 256 : 1536;
-    shape->heads = 8;
-    shape->kv_heads = 4;
-    shape->vocab = 2048;
-    shape->context = 512;
-    shape->experts = c.experts;
-    shape->experts_used = c.experts > 0 ? 3 : 0;
-    shape->tied = c.tied;
-    shape->activation = c.activation;
-    const auto written = formats::write_synth({.shape = *shape,
+    formats::SynthShape shape = six_layers(c.arch);
+    if (c.experts > 0) shape.ffn = 256;
+    shape.kv_heads = 4;
+    shape.context = 512;
+    shape.experts = c.experts;
+    shape.experts_used = c.experts > 0 ? 3 : 0;
+    shape.tied = c.tied;
+    shape.activation = c.activation;
+    const auto written = formats::write_synth({.shape = shape,
                                                .type = c.type,
                                                .seed = 5,
                                                .activity = {.hot_first = c.hot_first},
@@ -303,16 +311,10 @@ class DefaultContext : public testing::Test {
  protected:
   void SetUp() override {
     path_ = std::filesystem::temp_directory_path() / ("stoke_default_context_" + std::to_string(getpid()) + ".gguf");
-    auto shape = formats::free_shape("llama");
-    ASSERT_TRUE(shape.ok());
-    shape->layers = 6;
-    shape->dim = 512;
-    shape->ffn = 1536;
-    shape->heads = 8;
-    shape->kv_heads = 8;
-    shape->vocab = 2048;
-    shape->context = 8192;
-    ASSERT_TRUE(formats::write_synth({.shape = *shape, .type = "q8_0", .seed = 5, .output = path_}).ok());
+    formats::SynthShape shape = six_layers("llama");
+    shape.kv_heads = 8;
+    shape.context = 8192;
+    ASSERT_TRUE(formats::write_synth({.shape = shape, .type = "q8_0", .seed = 5, .output = path_}).ok());
     const auto fit = inspect(path_, {.context = 512, .threads = 2});
     ASSERT_TRUE(fit.ok());
     enough_for_512_ = fit->memory_min_bytes + (int64_t{2} << 20);  // 1024 tokens would take 6 MiB more
@@ -370,14 +372,7 @@ TEST_F(DefaultContext, IsNoShorterThanNeededOrThanAskedFor) {
 
 TEST(StreamingFault, TruncatedFileIsNamed) {
   const std::string path = std::filesystem::temp_directory_path() / ("stoke_cut_" + std::to_string(getpid()) + ".gguf");
-  auto shape = formats::free_shape("llama");
-  ASSERT_TRUE(shape.ok());
-  shape->layers = 6;
-  shape->dim = 512;
-  shape->ffn = 1536;
-  shape->heads = 8;
-  shape->vocab = 2048;
-  const auto written = formats::write_synth({.shape = *shape, .type = "q8_0", .seed = 5, .output = path});
+  const auto written = formats::write_synth({.shape = six_layers("llama"), .type = "q8_0", .seed = 5, .output = path});
   ASSERT_TRUE(written.ok());
   ModelOptions options{.context = 128, .threads = 2, .batch = 16};
   const auto fit = inspect(path, options);

@@ -5,7 +5,6 @@
 #include <new>
 
 #include "base/check.h"
-#include "sys/checksum.h"
 
 namespace stoke::pipeline {
 namespace {
@@ -219,8 +218,7 @@ int64_t ClusterRing::first_damaged(const Buffer& buffer) {
   if (table.checksums.empty()) return -1;
   threads_.parallel_for(buffer.count, kCheckGrain, [&](int64_t begin, int64_t end, int) {
     for (int64_t i = begin; i < end; ++i) {
-      damaged_[static_cast<size_t>(i)] = sys::checksum32(place(buffer, i), table.record_bytes()) !=
-                                         table.checksums[static_cast<size_t>(buffer.first + i)];
+      damaged_[static_cast<size_t>(i)] = !table.intact(buffer.first + i, place(buffer, i));
     }
   });
   const auto end = damaged_.begin() + buffer.count;

@@ -2,7 +2,13 @@
 
 #include <fmt/format.h>
 
+#include "sys/checksum.h"
+
 namespace stoke::pipeline {
+
+bool NeuronTable::intact(int64_t neuron, const std::byte* record) const {
+  return checksums.empty() || sys::checksum32(record, record_bytes()) == checksums[static_cast<size_t>(neuron)];
+}
 
 Status record_failure(const NeuronTable& table, int64_t neuron, int error, const char* ends, const char* failed) {
   const char* what = "its checksum does not match, twice";

@@ -36,6 +36,8 @@ struct NeuronTable {
     if (at >= hot_count) return nullptr;
     return hot + static_cast<size_t>(expert * hot_count + at) * record_bytes();
   }
+  // Whether these bytes have the neuron's checksum, as far as it is known.
+  bool intact(int64_t neuron, const std::byte* record) const;
 };
 
 // One line for a record that could not be had: file, layer, neuron, offset and what happened. error: of the read

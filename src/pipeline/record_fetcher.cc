@@ -5,7 +5,6 @@
 #include <new>
 
 #include "base/check.h"
-#include "sys/checksum.h"
 
 namespace stoke::pipeline {
 namespace {
@@ -196,7 +195,7 @@ void RecordFetcher::on_read(const io::Read& read, const io::Done& done) {
   blocked_ = false;
   bool good = done.error == 0;
   for (int32_t i = fetch.first; good && fetch.attempts > 0 && i <= fetch.last; ++i) {
-    if (job.records[i] == nullptr) good = intact(*table_, job.neuron(i), source(fetch, job.neuron(i)));
+    if (job.records[i] == nullptr) good = table_->intact(job.neuron(i), source(fetch, job.neuron(i)));
   }
   if (!good && fetch.attempts++ == 0 && status_.ok()) {
     again_.push_back(id);
@@ -230,18 +229,13 @@ const std::byte* RecordFetcher::source(const Fetch& fetch, int64_t neuron) const
   return fetch.read.dst + (table_->records.offset_of(neuron) - fetch.read.offset);
 }
 
-bool RecordFetcher::intact(const NeuronTable& table, int64_t neuron, const std::byte* record) {
-  if (table.checksums.empty()) return true;
-  return sys::checksum32(record, table.record_bytes()) == table.checksums[static_cast<size_t>(neuron)];
-}
-
 bool RecordFetcher::check_fresh(const NeuronTable& table, ClusterJob& job) {
   bool good = true;
   for (int32_t i = 0; i < job.active; ++i) {
     if (job.fresh[i] == 0) continue;
-    const bool intact_one = intact(table, job.neuron(i), job.records[i]);
-    job.fresh[i] = intact_one ? 0 : 1;
-    good &= intact_one;
+    const bool intact = table.intact(job.neuron(i), job.records[i]);
+    job.fresh[i] = intact ? 0 : 1;
+    good &= intact;
   }
   return good;
 }
@@ -325,7 +319,7 @@ void RecordFetcher::fail(const Fetch& fetch, const io::Done& done) {
   int64_t neuron = job.neuron(fetch.first);
   for (int32_t i = fetch.first; done.error == 0 && i <= fetch.last; ++i) {
     neuron = job.neuron(i);
-    if (job.records[i] == nullptr && !intact(*table_, neuron, source(fetch, neuron))) break;
+    if (job.records[i] == nullptr && !table_->intact(neuron, source(fetch, neuron))) break;
   }
   status_ = record_failure(*table_, neuron, done.error);
 }

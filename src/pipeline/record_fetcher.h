@@ -95,7 +95,6 @@ class RecordFetcher final : public ReadClient {
   bool push_again();
   void deliver(const Fetch& fetch);
   const std::byte* source(const Fetch& fetch, int64_t neuron) const;
-  static bool intact(const NeuronTable& table, int64_t neuron, const std::byte* record);
   std::byte* destination(int32_t place) const;
   void retire(int32_t id);
   void free_place(int32_t place, bool arrived);

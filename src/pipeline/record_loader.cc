@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "sys/checksum.h"
-
 namespace stoke::pipeline {
 namespace {
 
@@ -104,11 +102,9 @@ const std::byte* RecordLoader::record(const Piece& piece, int64_t neuron) const 
 
 // The first neuron whose record does not have its checksum, or -1.
 int64_t RecordLoader::first_damaged(const Piece& piece) const {
-  if (table_->checksums.empty()) return -1;
   for (size_t i = piece.first; i < piece.end; ++i) {
     const int64_t neuron = neurons_[i];
-    const uint32_t found = sys::checksum32(record(piece, neuron), table_->record_bytes());
-    if (found != table_->checksums[static_cast<size_t>(neuron)]) return neuron;
+    if (!table_->intact(neuron, record(piece, neuron))) return neuron;
   }
   return -1;
 }

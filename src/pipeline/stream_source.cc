@@ -47,8 +47,8 @@ StreamSource::~StreamSource() {
   settle();  // reads in flight write into the arena
 }
 
-int64_t StreamSource::least_slots(const UnitTable& table, const model::Config& config) {
-  return std::min(table.size(), kLeastWindow + table.layer_expert_units(config));
+int64_t StreamSource::least_slots(const UnitTable& table, int64_t layer_units) {
+  return std::min(table.size(), kLeastWindow + layer_units);
 }
 
 size_t StreamSource::bookkeeping_bytes(const UnitTable& table, int64_t slots) {
@@ -82,7 +82,6 @@ void StreamSource::choose_pinned() {
   const auto dense = static_cast<int64_t>(table_.order().size());
   window_ = share.window;
   pinned_ = share.pinned;
-  least_ = std::min(table_.size(), kLeastWindow + options_.expert_slots_least);
   for (int64_t i = 0; i < dense; ++i) {
     live_[static_cast<size_t>(table_.order()[static_cast<size_t>(i)])].pinned = is_pinned(i, pinned_, dense);
   }

@@ -13,6 +13,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -54,7 +55,9 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   ~StreamSource() override;
 
   // Fewer than these make no progress, or none worth the name.
-  static int64_t least_slots(const UnitTable& table, const model::Config& config);
+  // layer_units: UnitTable::layer_expert_units().
+  static int64_t least_slots(const UnitTable& table, int64_t layer_units);
+  int64_t least_slots() const { return least_slots(table_, options_.expert_slots_least); }
   // How slots are shared out.
   struct Share {
     int64_t window = 0;           // slots of dense blocks that stream
@@ -171,13 +174,14 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void loosen(cache::UnitId needed);
   Status wait_for(cache::UnitId id);
   std::byte* first_row(cache::UnitId id) const;
+  // ok where nothing is damaged.
+  Status damage_of(cache::UnitId id, std::optional<uint64_t> at) const;
   Status read_failure_of(cache::UnitId id, const io::Read& read, const io::Done& done) const;
 
   UnitTable table_;
   IoQueue& queue_;
   sys::Memory arena_;
   StreamOptions options_;
-  int64_t least_ = 0;   // slots
   int64_t window_ = 0;  // slots of dense blocks that stream, now
   cache::UnitCache cache_;
   std::vector<Live> live_;

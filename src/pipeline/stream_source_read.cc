@@ -16,11 +16,14 @@ Status damaged_matrix(const std::string& path, const std::string& tensor, uint64
 // Of bytes that came, or did not.
 Status StreamSource::read_failure_of(UnitId id, const io::Read& read, const io::Done& done) const {
   const Unit& unit = table_.unit(id);
-  const std::string& name = table_.matrix({unit.matrix}).name;
-  if (done.error != 0) return io::read_failure(read, done).with("tensor " + name);
+  if (done.error != 0) return io::read_failure(read, done).with("tensor " + table_.matrix({unit.matrix}).name);
   if (checks_ == nullptr) return ok_status();
-  const auto damaged = checks_->first_damaged(read.dst + (unit.offset - read.offset), unit.offset, unit.bytes);
-  return damaged ? damaged_matrix(unit.file->path(), name, *damaged) : ok_status();
+  return damage_of(id, checks_->first_damaged(first_row(id), unit.offset, unit.bytes));
+}
+
+Status StreamSource::damage_of(UnitId id, std::optional<uint64_t> at) const {
+  const Unit& unit = table_.unit(id);
+  return at ? damaged_matrix(unit.file->path(), table_.matrix({unit.matrix}).name, *at) : ok_status();
 }
 
 void StreamSource::on_read(const io::Read& read, const io::Done& done) {
@@ -34,13 +37,8 @@ void StreamSource::on_read(const io::Read& read, const io::Done& done) {
 }
 
 void StreamSource::take_checked() {
-  while (const auto checked = checker_.take()) {
-    const UnitId id = {checked->unit};
-    const Unit& unit = table_.unit(id);
-    finish_read(id, checked->damaged
-                        ? damaged_matrix(unit.file->path(), table_.matrix({unit.matrix}).name, *checked->damaged)
-                        : ok_status());
-  }
+  while (const auto checked = checker_.take())
+    finish_read({checked->unit}, damage_of({checked->unit}, checked->damaged));
 }
 
 // Until nothing is in flight or being checked.

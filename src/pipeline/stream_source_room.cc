@@ -46,7 +46,7 @@ void StreamSource::pin_evenly(int64_t count) {
 }
 
 int64_t StreamSource::resize(int64_t slots) {
-  const int64_t target = std::clamp(slots, least_, options_.slots);
+  const int64_t target = std::clamp(slots, least_slots(), options_.slots);
   StreamOptions now = options_;
   now.slots = target;
   const Share share = share_slots(table_, now);

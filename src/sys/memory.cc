@@ -62,22 +62,26 @@ void Memory::populate(size_t offset, size_t bytes) const {
   madvise(data_ + begin, round_up(offset + bytes, page_size()) - begin, kMadvPopulateWrite);
 }
 
-void Memory::discard(size_t offset, size_t bytes) const {
-  CHECK(offset + bytes <= size_);
-  const size_t begin = round_up(offset, page_size());
-  const size_t end = (offset + bytes) / page_size() * page_size();
-  if (end > begin) madvise(data_ + begin, end - begin, MADV_DONTNEED);
-}
+namespace {
 
-void discard_pages(std::byte* data, size_t bytes) {
+void advise_whole_pages(std::byte* data, size_t bytes, int advice) {
   const uintptr_t page = page_size();
   const auto first = reinterpret_cast<uintptr_t>(data);
   const uintptr_t begin = (first + page - 1) / page * page;
   const uintptr_t end = (first + bytes) / page * page;
-  if (end <= begin) return;
-  std::byte* at = data + (begin - first);
-  madvise(at, end - begin, MADV_NOHUGEPAGE);
-  madvise(at, end - begin, MADV_DONTNEED);
+  if (end > begin) madvise(data + (begin - first), end - begin, advice);
+}
+
+}  // namespace
+
+void Memory::discard(size_t offset, size_t bytes) const {
+  CHECK(offset + bytes <= size_);
+  advise_whole_pages(data_ + offset, bytes, MADV_DONTNEED);
+}
+
+void discard_pages(std::byte* data, size_t bytes) {
+  advise_whole_pages(data, bytes, MADV_NOHUGEPAGE);
+  advise_whole_pages(data, bytes, MADV_DONTNEED);
 }
 
 ProcessMemory process_memory() {

@@ -121,18 +121,22 @@ class Engine {
   MemoryReport memory_;
   TimePoint start_;
   double open_s_ = 0;
-  // What streaming did up to some moment, and in decoding steps alone.
+  // What streaming did up to some moment.
   struct IoMark {
     uint64_t bytes = 0;
     uint64_t reads = 0;
     int64_t stall_ns = 0;
+    uint64_t hits = 0;
+    uint64_t lookups = 0;
+    IoMark& operator+=(const IoMark& other);
+    IoMark operator-(const IoMark& other) const;
   };
   IoMark io_now() const;
-  IoMark io_mark_;
-  IoMark decode_io_;
-  io::ReadCounts reads_before_;  // at the last reset, as the next
-  pipeline::StreamCounts stream_before_;
-  pipeline::SparseCounts sparse_before_;
+  void count_lookups(IoMark* mark) const;
+  IoMark io_before_;                      // at the last reset
+  IoMark io_mark_;                        // at the end of the last pass
+  IoMark decode_io_;                      // in decoding steps alone
+  pipeline::SparseCounts sparse_before_;  // at the last reset
   int64_t prompt_done_ = 0;
   Timings timings_;
   std::vector<float> score_rows_;  // (kScoreRows, vocab)

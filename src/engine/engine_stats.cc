@@ -41,12 +41,12 @@ Stats Engine::stats() {
 }
 
 void Engine::stream_stats(Stats* stats) const {
-  const io::ReadCounts reads = streaming_->queue().counts();
   stats->reader = streaming_->reader_name();
   stats->cache_hit_rate = hit_rate();
   if (!store_ && config().moe.experts > 0) stats->cache_slots = streaming_->source().experts_held(config());
-  stats->bytes_read = static_cast<int64_t>(reads.bytes - reads_before_.bytes);
-  stats->reads = static_cast<int64_t>(reads.reads - reads_before_.reads);
+  const IoMark since = io_now() - io_before_;
+  stats->bytes_read = static_cast<int64_t>(since.bytes);
+  stats->reads = static_cast<int64_t>(since.reads);
   const int64_t tokens = stats->generated_tokens > 0 ? stats->generated_tokens : stats->prompt_tokens;
   if (stats->generated_tokens > 0) {
     stats->bytes_read_per_token = static_cast<double>(decode_io_.bytes) / static_cast<double>(tokens);
@@ -61,23 +61,24 @@ void Engine::stream_stats(Stats* stats) const {
   }
 }
 
-// Of look-ups since the last reset; negative where there were none. A store's are its records'.
+// Of decoding's look-ups, as the other figures of a token; before it, of the prompt's. Negative where there were none.
 double Engine::hit_rate() const {
-  if (!streaming_) return -1;
+  const IoMark counted = decode_io_.lookups > 0 ? decode_io_ : io_now() - io_before_;
+  return share(counted.hits, counted.lookups);
+}
+
+// A store's are its records', a mixture's its experts': what is pinned beside them is no merit of the cache.
+void Engine::count_lookups(IoMark* mark) const {
   if (store_) {
     const pipeline::FetchCounts fetch = store_->counts().fetch;
-    const pipeline::FetchCounts& before = sparse_before_.fetch;
-    const uint64_t hits = fetch.hot_hits + fetch.cache_hits - before.hot_hits - before.cache_hits;
-    return share(hits, fetch.lookups - before.lookups);
+    mark->hits = fetch.hot_hits + fetch.cache_hits;
+    mark->lookups = fetch.lookups;
+    return;
   }
-  const pipeline::StreamCounts& now = streaming_->source().counts();
-  const pipeline::StreamCounts& before = stream_before_;
-  if (config().moe.experts > 0) {  // what is pinned beside them is no merit of the cache
-    const uint64_t hits = now.expert_hits - before.expert_hits;
-    return share(hits, hits + now.expert_misses - before.expert_misses);
-  }
-  const uint64_t hits = now.dense_hits - before.dense_hits;
-  return share(hits, hits + now.dense_misses - before.dense_misses);
+  const pipeline::StreamCounts& counts = streaming_->source().counts();
+  const bool experts = config().moe.experts > 0;
+  mark->hits = experts ? counts.expert_hits : counts.dense_hits;
+  mark->lookups = mark->hits + (experts ? counts.expert_misses : counts.dense_misses);
 }
 
 void Engine::store_stats(Stats* stats) const {
@@ -92,7 +93,7 @@ Activity Engine::activity() const {
   return {.seconds = seconds_since(start_),
           .prompt_tokens = prompt_done_,
           .generated_tokens = timings_.generated(),
-          .bytes_read = static_cast<int64_t>(io_now().bytes - reads_before_.bytes),
+          .bytes_read = static_cast<int64_t>((io_now() - io_before_).bytes),
           .cache_hit_rate = hit_rate(),
           .memory_bytes = static_cast<int64_t>(sys::process_memory().anonymous),
           .budget_bytes = memory_.budget};
@@ -111,7 +112,26 @@ std::function<void()> Engine::ticker(ActivityCallback activity) {
 Engine::IoMark Engine::io_now() const {
   if (!streaming_) return {};
   const io::ReadCounts counts = streaming_->queue().counts();
-  return {.bytes = counts.bytes, .reads = counts.reads, .stall_ns = streaming_->queue().stall_ns()};
+  IoMark now{.bytes = counts.bytes, .reads = counts.reads, .stall_ns = streaming_->queue().stall_ns()};
+  count_lookups(&now);
+  return now;
+}
+
+Engine::IoMark& Engine::IoMark::operator+=(const IoMark& other) {
+  bytes += other.bytes;
+  reads += other.reads;
+  stall_ns += other.stall_ns;
+  hits += other.hits;
+  lookups += other.lookups;
+  return *this;
+}
+
+Engine::IoMark Engine::IoMark::operator-(const IoMark& other) const {
+  return {.bytes = bytes - other.bytes,
+          .reads = reads - other.reads,
+          .stall_ns = stall_ns - other.stall_ns,
+          .hits = hits - other.hits,
+          .lookups = lookups - other.lookups};
 }
 
 void Engine::add_prefill(int64_t tokens, double seconds) {
@@ -123,9 +143,7 @@ void Engine::add_prefill(int64_t tokens, double seconds) {
 void Engine::add_step(int64_t tokens, double seconds) {
   timings_.add_step(tokens, seconds);
   const IoMark now = io_now();
-  decode_io_.bytes += now.bytes - io_mark_.bytes;
-  decode_io_.reads += now.reads - io_mark_.reads;
-  decode_io_.stall_ns += now.stall_ns - io_mark_.stall_ns;
+  decode_io_ += now - io_mark_;
   io_mark_ = now;
 }
 
@@ -133,11 +151,8 @@ void Engine::reset_stats() {
   timings_.reset();
   decode_io_ = {};
   prompt_done_ = 0;
-  io_mark_ = io_now();
+  io_before_ = io_mark_ = io_now();
   if (store_) sparse_before_ = store_->counts();
-  if (!streaming_) return;
-  reads_before_ = streaming_->queue().counts();
-  stream_before_ = streaming_->source().counts();
 }
 
 }  // namespace stoke::engine

@@ -152,6 +152,17 @@ TEST_P(StreamingTest, TokenReadsSomethingAndNothingTwice) {
   EXPECT_LE(streamed.stats.bytes_read_per_token, static_cast<double>(weights_) * 1.3);
 }
 
+// A token's misses are among its reads: what the prompt missed is not counted with them.
+TEST_P(StreamingTest, HitRateIsDecodings) {
+  if (GetParam().experts == 0 || GetParam().store) GTEST_SKIP() << "experts alone";
+  ModelOptions options{.context = 128, .threads = 2, .batch = 70};
+  options.memory_bytes = budget(0.8, options);
+  const Stats stats = answer(options).stats;
+  constexpr double kLookups = 6.0 * 3 * 3;  // layers, experts, matrices; no fewer
+  ASSERT_GE(stats.cache_hit_rate, 0);
+  EXPECT_LE((1 - stats.cache_hit_rate) * kLookups, stats.reads_per_token);
+}
+
 TEST_P(StreamingTest, BelowTheMinimumIsRefusedWithARemedy) {
   ModelOptions options{.context = 512, .threads = 2, .batch = 16};
   options.memory_bytes = budget(0, options) / 2;

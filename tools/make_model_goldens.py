@@ -21,6 +21,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 import drelu
+import fatrelu
 import tiny_gguf
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "model"
@@ -81,26 +82,28 @@ FAMILIES = {
     "gpt-oss": ("GptOss", dict(MOE, num_local_experts=4, sliding_window=WINDOW,
                                rope_parameters=dict(YARN, beta_fast=32.0, beta_slow=1.0, truncate=False))),
     "llama-reglu": ("Llama", dict(hidden_act="relu", rope_parameters=theta(10000.0))),
+    "llama-fatrelu": ("Llama", dict(hidden_act="fatrelu", hidden_act_param=0.25, rope_parameters=theta(10000.0))),
     "mistral-drelu": ("Mistral", dict(hidden_act="drelu", sliding_window=None, rope_parameters=theta(10000.0))),
     "mixtral-drelu": ("Mixtral", dict(MOE, hidden_act="drelu", num_local_experts=4, sliding_window=None,
                                       rope_parameters=theta(1e6))),
 }
 GGUF = {"llama": "llama", "llama3": "llama", "qwen2": "qwen2", "qwen2-yarn": "qwen2", "qwen3": "qwen3",
         "gemma2": "gemma2", "gemma3": "gemma3", "phi3-long": "phi3", "smollm3": "smollm3", "olmo2": "olmo2",
-        "mixtral": "llama", "qwen2moe": "qwen2moe", "olmoe": "olmoe", "gpt-oss": "gpt-oss", "llama-reglu": "llama"}
+        "mixtral": "llama", "qwen2moe": "qwen2moe", "olmoe": "olmoe", "gpt-oss": "gpt-oss", "llama-reglu": "llama",
+        "llama-fatrelu": "llama"}
 
 
 def build(class_name, settings):
     config = getattr(transformers, class_name + "Config")(**{**BASE, **settings})
     config._attn_implementation = "eager"
     config._experts_implementation = "eager"
-    dual = settings.get("hidden_act") == "drelu"
-    if dual:
+    patch = {"drelu": drelu, "fatrelu": fatrelu}.get(settings.get("hidden_act"))
+    if patch:
         config.hidden_act = "relu"
     model = getattr(transformers, class_name.removesuffix("Text") + "ForCausalLM")(config).float().eval()
-    if dual:
-        config.hidden_act = "drelu"
-        drelu.apply(model)
+    if patch:
+        config.hidden_act = settings["hidden_act"]
+        patch.apply(model)
     return model
 
 

@@ -123,8 +123,9 @@ def add_keys(w, arch, c):
         w.add_expert_shared_feed_forward_length(c["shared_expert_intermediate_size"])
     if c.get("clip_qkv"):
         w.add_clamp_kqv(c["clip_qkv"])
-    if c.get("hidden_act") == "relu":
-        w.add_string(f"{arch}.hidden_activation", "relu")
+    activation = {"relu": "relu", "fatrelu": f"fatrelu:{c.get('hidden_act_param')}"}.get(c.get("hidden_act"))
+    if activation:
+        w.add_string(f"{arch}.hidden_activation", activation)
 
 
 def llama3_factors(c):

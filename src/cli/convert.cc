@@ -175,7 +175,7 @@ void add_convert(CLI::App& app, Context& context) {
           "type of Down's columns; codes: lossless, with scales apart (default: q4_0 or q8_0, by the source's)")
       ->type_name("TYPE");
   verb->add_option("--quant", flags.quant, "type that float matrices become")->type_name("TYPE");
-  verb->add_option("--ffn-act", flags.ffn_act, "activation, where the file does not say: relu or drelu")
+  verb->add_option("--ffn-act", flags.ffn_act, "activation, where the file does not say: relu, drelu or fatrelu:0.01")
       ->type_name("NAME");
   verb->add_option("--stats", flags.stats,
                    "what fires (stoke profile MODEL -f TEXT): neurons that do so most come first")

@@ -87,7 +87,7 @@ void add_model_flags(CLI::App& verb, ModelFlags& flags) {
   verb.add_option("--kv-type", flags.kv_type, "type of the KV cache: f16 (default) or q8_0")
       ->check(CLI::IsMember({"f16", "q8_0"}));
   verb.add_option("--ffn-act", flags.ffn_act,
-                  "the FFN's activation, where the file does not say: silu, relu, drelu, ...");
+                  "the FFN's activation, where the file does not say: silu, relu, drelu, fatrelu:0.01, ...");
   verb.add_option("--quant", flags.quant, "quantise F32/F16/BF16 weights on load: q8_0, q4_0 or q4_k");
 }
 

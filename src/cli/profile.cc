@@ -132,7 +132,7 @@ void add_profile(CLI::App& app, Context& context) {
       ->check(CLI::PositiveNumber);
   record("-b,--batch", model.model.batch, "tokens a pass")->check(CLI::PositiveNumber);
   record("--memory", model.model.memory, "bound on all that the process holds")->transform(as_size());
-  record("--ffn-act", model.model.ffn_act, "activation, where the file does not say: relu or drelu");
+  record("--ffn-act", model.model.ffn_act, "activation, where the file does not say: relu, drelu or fatrelu:0.01");
   verb->callback([verb, &flags, &context] { context.run([verb, &flags] { return run(*verb, flags); }); });
 }
 

@@ -179,13 +179,13 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{{"relu", "q8_0"}, kBundle, "codes"}, Case{{"relu", "f16"}, kSplit, ""},
                     Case{{"relu", "bf16"}, kBundle, "q5_0"}, Case{{"drelu", "q8_0", 96, 4}, kSplit, ""},
                     Case{{"relu", "q4_0", 32, 3}, kBundle, "codes"}, Case{{"relu", "q4_0", 288, 2}, kSplit, "codes"},
-                    Case{{"relu", "q5_1"}, kSplit, "codes"}, Case{{"drelu", "iq4_nl"}, kBundle, "codes"},
-                    Case{{"relu", "q4_k_m", 512, 0, 256}, kSplit, ""},
+                    Case{{"relu", "q5_1"}, kSplit, "codes"}, Case{{"fatrelu:0.1", "q4_0"}, kSplit, ""},
+                    Case{{"drelu", "iq4_nl"}, kBundle, "codes"}, Case{{"relu", "q4_k_m", 512, 0, 256}, kSplit, ""},
                     Case{{"relu", "q6_k", 256, 2, 256}, kBundle, "q4_0"}));
 
 // Folders keep their names, their configuration and each expert in a tensor of its own.
 TEST_F(ConvertTest, FoldersBecomeStoresToo) {
-  for (const std::string name : {"llama-reglu", "mistral-drelu", "mixtral-drelu"}) {
+  for (const std::string name : {"llama-reglu", "llama-fatrelu", "mistral-drelu", "mixtral-drelu"}) {
     const std::string folder = "tests/data/model/" + name;
     const auto summary = convert(options_for(folder, path(name + ".stoke")));
     ASSERT_TRUE(summary.ok()) << summary.status().message();

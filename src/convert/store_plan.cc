@@ -64,13 +64,13 @@ class Planner {
 
 Status Planner::check_model() const {
   const model::Config& config = plan_.model.config;
-  const bool relu = config.activation == model::Activation::kRelu || config.activation == model::Activation::kDrelu;
-  if (relu) return ok_status();
-  return Status(Code::kUnsupported,
-                fmt::format("{}: the FFN's activation is {}: a neuron store needs relu or drelu, whose neurons are "
-                            "exactly zero unless they fire; run the model as it is (--ffn-act NAME, if the file "
-                            "states no activation)",
-                            plan_.source.path, model::activation_name(config.activation)));
+  if (config.activation.fires()) return ok_status();
+  return Status(
+      Code::kUnsupported,
+      fmt::format("{}: the FFN's activation is {}: a neuron store needs relu, drelu or fatrelu, whose neurons are "
+                  "exactly zero unless they fire; run the model as it is (--ffn-act NAME, if the file "
+                  "states no activation)",
+                  plan_.source.path, model::activation_name(config.activation)));
 }
 
 Status Planner::check_layer(size_t layer, const LayerFfn& ffn) {

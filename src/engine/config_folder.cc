@@ -231,12 +231,14 @@ Status read_moe(Fields& top, const Family& family, Config* config) {
 Status read_activation(Fields& top, const Fields& named, ModelDescription* out) {
   Config* config = &out->config;
   const Family& family = *out->family;
-  config->activation = family.activation;
+  config->activation = {.kind = family.activation};
   config->swiglu_alpha = static_cast<float>(top.real("swiglu_alpha", 1.702));
   config->swiglu_limit = static_cast<float>(top.real("swiglu_limit", 7.0));
   const char* key = top.has("hidden_activation") ? "hidden_activation" : "hidden_act";
   if (family.activation_fixed || !top.has(key)) return top.failure();
-  Result<model::Activation> activation = model::activation_from_name(top.text(key));
+  std::string name = top.text(key);
+  if (name == "fatrelu" && top.has("hidden_act_param")) name += fmt::format(":{}", top.real("hidden_act_param", 0));
+  Result<model::NamedActivation> activation = model::activation_from_name(name);
   if (!activation.ok()) return activation.status().with(fmt::format("{}: key \"{}\"", top.where(), key));
   config->activation = *activation;
   if (named.has(key)) out->activation_key = fmt::format("\"{}\" in config.json", key);

@@ -207,9 +207,9 @@ Result<ModelDescription> describe_gguf(const ModelFile& file) {
   c.clamp_qkv = static_cast<float>(keys.real("attention.clamp_kqv", 0));
   c.attention_softcap = static_cast<float>(keys.real("attn_logit_softcapping", family->gguf_attention_softcap));
   c.logit_softcap = static_cast<float>(keys.real("final_logit_softcapping", family->gguf_logit_softcap));
-  c.activation = family->activation;
+  c.activation = {.kind = family->activation};
   if (keys.has("hidden_activation") && !family->activation_fixed) {
-    Result<model::Activation> named = model::activation_from_name(keys.text("hidden_activation"));
+    Result<model::NamedActivation> named = model::activation_from_name(keys.text("hidden_activation"));
     if (!named.ok()) return named.status().with(file.path + ": key " + keys.full("hidden_activation"));
     c.activation = *named;
     out.activation_key = "key " + keys.full("hidden_activation");

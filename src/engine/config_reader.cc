@@ -14,7 +14,7 @@ Status read_store_activation(const formats::ModelFile& file, ModelDescription* o
   const std::string key(formats::store_keys::kActivation);
   std::string name;
   if (!file.get(key, &name)) return ok_status();
-  Result<model::Activation> stated = model::activation_from_name(name);
+  Result<model::NamedActivation> stated = model::activation_from_name(name);
   if (!stated.ok()) return stated.status().with(file.path + ": key " + key);
   out->config.activation = *stated;
   out->activation_key = "key " + key;
@@ -24,7 +24,7 @@ Status read_store_activation(const formats::ModelFile& file, ModelDescription* o
 // The user's word counts where the file has none. Another activation than the weights were made for gives text that
 // looks nearly right, so a contradiction is not for us to settle.
 Status apply_ffn_act(const formats::ModelFile& file, const std::string& ffn_act, ModelDescription* out) {
-  Result<model::Activation> named = model::activation_from_name(ffn_act);
+  Result<model::NamedActivation> named = model::activation_from_name(ffn_act);
   if (!named.ok()) return named.status().with("--ffn-act");
   if (!out->activation_key.empty() && *named != out->config.activation) {
     return Status(Code::kInvalid,

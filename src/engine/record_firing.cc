@@ -14,11 +14,12 @@ namespace {
 
 Status check_fires(const Prepared& prepared) {
   const model::Config& config = prepared.loaded.config;
-  if (config.activation != model::Activation::kRelu && config.activation != model::Activation::kDrelu) {
-    return Status(Code::kUnsupported,
-                  fmt::format("{}: the FFN's activation is {}: only neurons of relu and drelu are silent unless they "
-                              "fire (--ffn-act NAME, if the file states no activation)",
-                              prepared.file.path, model::activation_name(config.activation)));
+  if (!config.activation.fires()) {
+    return Status(
+        Code::kUnsupported,
+        fmt::format("{}: the FFN's activation is {}: only neurons of relu, drelu and fatrelu are silent unless they "
+                    "fire (--ffn-act NAME, if the file states no activation)",
+                    prepared.file.path, model::activation_name(config.activation)));
   }
   for (const RecordTable& table : prepared.loaded.tables) {
     if (table.record.layout == RecordLayout::kSplit) continue;

@@ -99,7 +99,7 @@ Status RecordingFfn::count(const model::MatrixSlice& gate, const float* bias, co
                                .bias = bias == nullptr ? nullptr : bias + first}));
     for (int64_t t = 0; t < x.tokens; ++t) {
       const float* values = buffers_.gate + t * kRows;
-      for (int64_t i = 0; i < rows; ++i) fired[first + i] += !(values[i] <= 0.0f) ? 1 : 0;  // NaN fires, as it computes
+      for (int64_t i = 0; i < rows; ++i) fired[first + i] += config_.activation.passes(values[i]) ? 1 : 0;
     }
   }
   return ok_status();

@@ -153,6 +153,8 @@ TEST(Elementwise, GatedActivations_MatchDoubles) {
                [](double g, double u) { return std::max(g, 0.0) * u; });
   expect_gated([](const Kernels& k, float* g, const float* u, int64_t n) { k.drelu_mul(g, u, n); },
                [](double g, double u) { return std::max(g, 0.0) * std::max(u, 0.0); });
+  expect_gated([](const Kernels& k, float* g, const float* u, int64_t n) { k.fatrelu_mul(g, u, n, 0.5f); },
+               [](double g, double u) { return g > 0.5 ? g * u : 0; });
   expect_gated([](const Kernels& k, float* g, const float* u, int64_t n) { k.swiglu_oai_mul(g, u, n, 1.702f, 7); },
                [](double g, double u) {
                  const double c = std::min(g, 7.0);

@@ -96,6 +96,8 @@ struct Kernels {
   void (*gelu_mul)(float* gate, const float* up, int64_t n);  // tanh form
   void (*relu_mul)(float* gate, const float* up, int64_t n);
   void (*drelu_mul)(float* gate, const float* up, int64_t n);  // relu(gate) * relu(up)
+  // gate > threshold ? gate * up : 0
+  void (*fatrelu_mul)(float* gate, const float* up, int64_t n, float threshold);
   void (*swiglu_oai_mul)(float* gate, const float* up, int64_t n, float alpha, float limit);
 
   // Rotary embedding of one head in place; cos/sin hold n_rot/2 values for this position.

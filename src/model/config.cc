@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <initializer_list>
 
@@ -30,6 +31,7 @@ constexpr ActivationName kActivationNames[] = {
     {"gelu_tanh", Activation::kGelu},
     {"relu", Activation::kRelu},
     {"drelu", Activation::kDrelu},
+    {"fatrelu", Activation::kFatrelu},
     {"swiglu_oai", Activation::kSwigluOai},
 };
 
@@ -140,20 +142,38 @@ double yarn_frequency(const RopeConfig& rope, double frequency, int pair) {
   return frequency / rope.factor * ramp + frequency * (1 - ramp);
 }
 
+// `colon`: where the threshold begins in `name`, if there is one.
+Result<NamedActivation> with_threshold(Activation kind, std::string_view name, size_t colon) {
+  const bool wanted = kind == Activation::kFatrelu;
+  if (!wanted && colon == std::string_view::npos) return NamedActivation{.kind = kind};
+  NamedActivation out{.kind = kind, .threshold = -1};
+  if (wanted && colon != std::string_view::npos) {
+    const std::string_view text = name.substr(colon + 1);
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out.threshold);
+    if (error != std::errc() || end != text.data() + text.size()) out.threshold = -1;
+  }
+  if (out.threshold >= 0 && std::isfinite(out.threshold)) return out;
+  return Status(Code::kInvalid, fmt::format("activation \"{}\": {}", name,
+                                            wanted ? "name its threshold, as in fatrelu:0.01" : "it has no threshold"));
+}
+
 }  // namespace
 
-Result<Activation> activation_from_name(std::string_view name) {
+Result<NamedActivation> activation_from_name(std::string_view name) {
+  const size_t colon = name.find(':');
+  const std::string_view kind = name.substr(0, colon);
   std::string known;
   for (const ActivationName& row : kActivationNames) {
-    if (name == row.name) return row.activation;
+    if (kind == row.name) return with_threshold(row.activation, name, colon);
     known += known.empty() ? row.name : std::string(", ") + row.name;
   }
   return Status(Code::kUnsupported, fmt::format("unknown activation \"{}\"; known: {}", name, known));
 }
 
-const char* activation_name(Activation activation) {
+std::string activation_name(const NamedActivation& activation) {
   for (const ActivationName& row : kActivationNames) {
-    if (row.activation == activation) return row.name;
+    if (row.activation != activation.kind) continue;
+    return activation.kind == Activation::kFatrelu ? fmt::format("{}:{}", row.name, activation.threshold) : row.name;
   }
   return "unknown";
 }

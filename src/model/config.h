@@ -19,12 +19,25 @@ enum class Activation : uint8_t {
   kGelu,       // gelu_tanh(gate) * up
   kRelu,       // relu(gate) * up: ReGLU
   kDrelu,      // relu(gate) * relu(up)
+  kFatrelu,    // gate > threshold ? gate * up : 0 (ProSparse)
   kSwigluOai,  // gpt-oss: clamped, gate * sigmoid(alpha * gate) * (up + 1)
 };
 
-// Matches the names that model files and --ffn-act use; kUnsupported with the known ones otherwise.
-Result<Activation> activation_from_name(std::string_view name);
-const char* activation_name(Activation activation);
+// An activation as model files and --ffn-act name it: "silu", "relu", "fatrelu:0.01".
+struct NamedActivation {
+  Activation kind = Activation::kSilu;
+  float threshold = 0;  // kFatrelu: at least 0
+
+  // Whether a neuron is exactly zero unless its gate is above the threshold.
+  bool fires() const { return kind == Activation::kRelu || kind == Activation::kDrelu || kind == Activation::kFatrelu; }
+  // Whether a neuron with this gate . x fires. NaN does where it would be seen in the result.
+  bool passes(float gate) const { return kind == Activation::kFatrelu ? gate > threshold : !(gate <= 0.0f); }
+  friend bool operator==(const NamedActivation&, const NamedActivation&) = default;
+};
+
+// kUnsupported with the known ones for another name; kInvalid for a threshold that is absent, unwanted or no number.
+Result<NamedActivation> activation_from_name(std::string_view name);
+std::string activation_name(const NamedActivation& activation);
 
 enum class RopeScaling : uint8_t { kNone, kLinear, kLlama3, kYarn, kLongrope };
 
@@ -85,7 +98,7 @@ struct Config {
   float logit_softcap = 0;      // 0: none
   float embedding_scale = 1;
   float clamp_qkv = 0;  // |q|, |k| (after their norm) and |v| limited to it; 0: no limit (OLMoE)
-  Activation activation = Activation::kSilu;
+  NamedActivation activation;
   float swiglu_alpha = 1.702f;  // kSwigluOai only
   float swiglu_limit = 7.0f;
   MoeConfig moe;

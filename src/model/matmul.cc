@@ -202,7 +202,7 @@ void Multiplier::run_block(const Task& task, RowRange rows, const Gating& gating
 }
 
 void Multiplier::gate(const Gating& gating, float* gate, const float* up, int64_t n) const {
-  switch (gating.activation) {
+  switch (gating.activation.kind) {
     case Activation::kSilu:
       return kernels_.silu_mul(gate, up, n);
     case Activation::kGelu:
@@ -211,6 +211,8 @@ void Multiplier::gate(const Gating& gating, float* gate, const float* up, int64_
       return kernels_.relu_mul(gate, up, n);
     case Activation::kDrelu:
       return kernels_.drelu_mul(gate, up, n);
+    case Activation::kFatrelu:
+      return kernels_.fatrelu_mul(gate, up, n, gating.activation.threshold);
     case Activation::kSwigluOai:
       return kernels_.swiglu_oai_mul(gate, up, n, gating.alpha, gating.limit);
   }

@@ -34,7 +34,7 @@ struct Product {
 };
 
 struct Gating {
-  Activation activation = Activation::kSilu;
+  NamedActivation activation;
   float alpha = 0;  // kSwigluOai only
   float limit = 0;
 };

@@ -29,7 +29,7 @@ void ClusterMath::select(ClusterJob& job) const {
   int32_t active = 0;
   for (int32_t i = 0; i < job.neurons; ++i) {
     job.index[active] = static_cast<uint8_t>(i);
-    active += job.fires(i) ? 1 : 0;
+    active += job.firings(i) > 0 ? 1 : 0;
   }
   job.active = active;
 }
@@ -74,9 +74,7 @@ void ClusterMath::add_down(const NeuronTable& table, const ClusterJob& job, int6
   const bool codes = record.down_encoding == DownEncoding::kCodes;
   int64_t count = 0;
   for (int32_t i = 0; i < job.active; ++i) {
-    const float gate = a[job.index[i]];
-    if (gate <= 0.0f) continue;
-    const float h = activate(gate, up[i]);
+    const float h = activate(a[job.index[i]], up[i]);
     if (h == 0.0f) continue;
     s.h[count] = h;
     s.rows[count] = job.records[i] + record.down_offset;

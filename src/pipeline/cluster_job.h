@@ -1,9 +1,10 @@
 // One cluster of neurons in decoding: which of them fire, and what they add. The unit of work of the sparse FFN.
 //
-// THE ARITHMETIC (the exactness contract; pipeline/sparse_ffn.h): a = relu(gate . x); h = a * (up . x), or a * relu(up
-// . x) for dReLU; partial[d] = fma(h_i, down_i[d], .) over the cluster's neurons ascending, from zero. Neurons whose a
-// or h is zero are skipped: their terms are exact zeros. Thread role: a job is handled by one thread at a time
-// (layer_board.h hands it on). Ownership: a job is views into the decoder's scratch; a worker's scratch is its own.
+// THE ARITHMETIC (the exactness contract; pipeline/sparse_ffn.h): a = relu(gate . x), or for FATReLU gate . x where it
+// is above the threshold; h = a * (up . x), or a * relu(up . x) for dReLU; partial[d] = fma(h_i, down_i[d], .) over the
+// cluster's neurons ascending, from zero. Neurons whose a or h is zero are skipped: their terms are exact zeros. Thread
+// role: a job is handled by one thread at a time (layer_board.h hands it on). Ownership: a job is views into the
+// decoder's scratch; a worker's scratch is its own.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,7 @@ struct TokenGroup {
   int64_t first_use = 0;     // row of its first token among all uses
   kernels::ActView x;
   model::MatrixSlice gate;  // not valid where gates are parts of the records
+  model::NamedActivation activation;
 };
 
 struct ClusterJob {
@@ -44,11 +46,11 @@ struct ClusterJob {
 
   int64_t neuron(int32_t i) const { return first_neuron + index[i]; }
   int64_t tokens() const { return group->x.tokens; }
-  // Whether a neuron of the cluster fires for any of the tokens; NaN fires, too.
-  bool fires(int32_t i) const {
-    bool any = false;
-    for (int64_t t = 0; t < tokens(); ++t) any |= !(gate[t * kClusterNeurons + i] <= 0.0f);
-    return any;
+  // For how many of the tokens neuron i of the cluster fires.
+  int64_t firings(int32_t i) const {
+    int64_t count = 0;
+    for (int64_t t = 0; t < tokens(); ++t) count += group->activation.passes(gate[t * kClusterNeurons + i]) ? 1 : 0;
+    return count;
   }
 };
 
@@ -66,24 +68,27 @@ ClusterScratch layout_cluster_scratch(model::ScratchLayout& at, int64_t tokens, 
 
 class ClusterMath {
  public:
-  ClusterMath(const kernels::Kernels& kernels, model::Activation activation)
-      : kernels_(kernels), dual_(activation == model::Activation::kDrelu) {}
+  ClusterMath(const kernels::Kernels& kernels, const model::NamedActivation& activation)
+      : kernels_(kernels), activation_(activation), dual_(activation.kind == model::Activation::kDrelu) {}
 
-  // The list of neurons whose gate . x is above zero (a = relu is taken where it is used).
+  // The list of neurons that fire.
   void select(ClusterJob& job) const;
   // Looks the active neurons up among the hot ones. True where that found all of them.
   static bool place_hot(const NeuronTable& table, ClusterJob& job);
   // Up, h and down of the active neurons. Requires: all their records are at hand.
   void compute(const NeuronTable& table, const ClusterJob& job, const ClusterScratch& scratch) const;
 
-  // h of one neuron whose a > 0 (or NaN).
-  float activate(float a, float u) const { return a * (dual_ && u <= 0.0f ? 0.0f : u); }
+  // h of one neuron.
+  float activate(float gate, float u) const {
+    return activation_.passes(gate) ? gate * (dual_ && u <= 0.0f ? 0.0f : u) : 0.0f;
+  }
 
  private:
   void multiply_up(const NeuronTable& table, const ClusterJob& job, const ClusterScratch& scratch) const;
   void add_down(const NeuronTable& table, const ClusterJob& job, int64_t token, const ClusterScratch& scratch) const;
 
   const kernels::Kernels& kernels_;
+  model::NamedActivation activation_;
   bool dual_;
 };
 

@@ -58,7 +58,7 @@ Status FiringLog::add(const NeuronTable& table, std::span<const ClusterJob> jobs
   STOKE_TRY(put(table.records.layer));
   for (const ClusterJob& job : jobs) {
     for (int32_t i = 0; i < job.neurons; ++i) {
-      if (job.fires(i)) STOKE_TRY(put(job.first_neuron + i));
+      if (job.firings(i) > 0) STOKE_TRY(put(job.first_neuron + i));
     }
   }
   buffer_[used_ - 1] = '\n';

@@ -74,12 +74,6 @@ void RecordFetcher::advance() {
   }
 }
 
-int64_t RecordFetcher::uses(const ClusterJob& job, int32_t i) const {
-  int64_t count = 0;
-  for (int64_t t = 0; t < job.tokens(); ++t) count += !(job.gate[t * kClusterNeurons + job.index[i]] <= 0.0f) ? 1 : 0;
-  return count;
-}
-
 // Gives every active neuron its record or a place to read it into. False where there is no place now.
 bool RecordFetcher::look_up(ClusterJob& job) {
   for (; looked_up_ < job.active; ++looked_up_) {
@@ -93,7 +87,8 @@ bool RecordFetcher::look_up(ClusterJob& job) {
         ++counts_.hot_hits;
         continue;
       }
-      const cache::SlotId slot = options_.use_cache ? cache_->find(unit(job.neuron(i)), uses(job, i)) : cache::SlotId();
+      const cache::SlotId slot =
+          options_.use_cache ? cache_->find(unit(job.neuron(i)), job.firings(job.index[i])) : cache::SlotId();
       if (slot.valid()) {
         ++counts_.cache_hits;
         job.places[i] = slot.index;

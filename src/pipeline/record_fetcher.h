@@ -101,7 +101,6 @@ class RecordFetcher final : public ReadClient {
   void leave(ClusterJob& job, int32_t i);
   void fail(const Fetch& fetch, const io::Done& done);
   cache::UnitId unit(int64_t neuron) const { return {static_cast<int32_t>(table_->first_unit + neuron)}; }
-  int64_t uses(const ClusterJob& job, int32_t i) const;
 
   FetchOptions options_;
   cache::UnitCache* cache_;

@@ -145,7 +145,7 @@ Status SparseFfn::decode(const NeuronTable& t, size_t groups) {
 Status SparseFfn::dense(int layer, const kernels::ActView& x, float* out) {
   const NeuronTable& t = table(layer);
   const model::SparseFfnWeights& w = weights_.layers[static_cast<size_t>(layer)].sparse;
-  groups_[0] = {.x = x, .gate = w.gate};
+  groups_[0] = {.x = x, .gate = w.gate, .activation = config_.activation};
   if (fetches(t, x.tokens)) {
     STOKE_TRY(decode(t, 1));
     decoder_.sum(or_null(w.factors), out);
@@ -193,7 +193,8 @@ TokenGroup SparseFfn::group_of(const model::SparseFfnWeights& w, const kernels::
                                int64_t row, std::byte* acts) {
   const model::ExpertUse* uses = router_.uses();
   const int64_t expert = uses[begin].expert;
-  TokenGroup group{.first_neuron = expert * w.neurons, .first_use = begin, .x = x};
+  TokenGroup group{
+      .first_neuron = expert * w.neurons, .first_use = begin, .x = x, .gate = {}, .activation = config_.activation};
   if (w.gates.valid()) group.gate = w.gates.expert(expert);
   if (x.tokens == 1) return group;
   float* rows = buffers_.x + row * config_.dim;

@@ -15,7 +15,8 @@ const std::vector<StoreCase> kCases = {
     {.name = "bundle", .layout = RecordLayout::kBundle},
     {.name = "codes", .encoding = DownEncoding::kCodes, .neurons = 640},
     {.name = "codes_min", .encoding = DownEncoding::kCodes, .down = DType::kQ4_1, .neurons = 640},
-    {.name = "drelu", .activation = model::Activation::kDrelu},
+    {.name = "drelu", .activation = {model::Activation::kDrelu}},
+    {.name = "fatrelu", .activation = {model::Activation::kFatrelu, 0.5f}, .fires = 1.0},
     {.name = "q8_0", .gate = DType::kQ8_0, .up = DType::kQ8_0, .down = DType::kQ8_0, .dim = 96},
     {.name = "floats", .gate = DType::kF16, .up = DType::kF32, .down = DType::kF16},
     {.name = "k_quants", .gate = DType::kQ6_K, .up = DType::kQ4_K, .down = DType::kQ6_K, .dim = 512, .neurons = 300},
@@ -25,7 +26,7 @@ const std::vector<StoreCase> kCases = {
     {.name = "experts", .neurons = 288, .experts = 4, .used = 2},
     {.name = "factors", .factors = true},
     {.name = "experts_factors", .neurons = 288, .experts = 4, .used = 2, .factors = true},
-    {.name = "experts_drelu", .neurons = 288, .experts = 3, .used = 2, .activation = model::Activation::kDrelu},
+    {.name = "experts_drelu", .neurons = 288, .experts = 3, .used = 2, .activation = {model::Activation::kDrelu}},
 };
 
 class SparseFfnTest : public testing::TestWithParam<StoreCase> {};

@@ -146,8 +146,7 @@ void SparseStream::pack_token(const Wave& wave, int64_t token) {
     const int64_t base = c * kClusterNeurons;
     int32_t count = 0;
     for (int64_t i = 0; i < wave.cluster_neurons(c); ++i) {
-      const float a = gate[base + i];
-      const float h = a <= 0.0f ? 0.0f : math_.activate(a, up[base + i]);
+      const float h = math_.activate(gate[base + i], up[base + i]);
       gate[base + count] = h;
       index[base + count] = static_cast<uint8_t>(i);
       count += h == 0.0f ? 0 : 1;

@@ -34,7 +34,7 @@ struct StoreCase {
   int64_t neurons = 700;  // of an expert
   int64_t experts = 1;
   int used = 1;
-  model::Activation activation = model::Activation::kRelu;
+  model::NamedActivation activation{.kind = model::Activation::kRelu};
   int layers = 1;
   bool factors = false;
   double fires = 0.3;  // neurons whose gate is not zero; half of these fire
@@ -244,9 +244,9 @@ inline Floats TestStore::expert_sum(int layer, int64_t expert, const float* x) c
       const int64_t n = expert * shape.neurons + i;
       const float a =
           dot(shape.gate, gates_[static_cast<size_t>(layer)].data() + static_cast<size_t>(n) * gate_bytes, x);
-      if (a <= 0) continue;
+      if (a <= shape.activation.threshold) continue;
       float u = dot(shape.up, image.data() + t.records.offset_of(n) + layout_.up_offset, x);
-      if (shape.activation == model::Activation::kDrelu) u = std::max(u, 0.0f);
+      if (shape.activation.kind == model::Activation::kDrelu) u = std::max(u, 0.0f);
       const float h = a * u;
       const Floats w = down_row(layer, n);
       for (size_t d = 0; d < out.size(); ++d) partial[d] = std::fma(h, w[d], partial[d]);

@@ -50,7 +50,11 @@ TEST(LoaderTest, Refuse_UnknownFamilyListsTheKnown) {
 }
 
 TEST(LoaderTest, Refuse_UnknownActivation) {
-  EXPECT_NE(refusal_with("llama", "hidden_act", "fatrelu").find("fatrelu"), std::string::npos);
+  EXPECT_NE(refusal_with("llama", "hidden_act", "relu6").find("relu6"), std::string::npos);
+  EXPECT_NE(refusal_with("llama", "hidden_act", "fatrelu").find("name its threshold"), std::string::npos);
+  for (const std::string wrong : {"fatrelu:", "fatrelu:x", "fatrelu:-1", "fatrelu:nan", "fatrelu:0.1 ", "relu:0.1"}) {
+    EXPECT_NE(refusal_with("llama", "hidden_act", wrong).find(wrong), std::string::npos);
+  }
   EXPECT_NE(refusal_with_meta("llama/model.gguf", "llama.hidden_activation", std::string("mish")).find("mish"),
             std::string::npos);
   EXPECT_NE(refusal(open("llama"), "tanh").find("--ffn-act"), std::string::npos);
@@ -60,13 +64,18 @@ TEST(LoaderTest, ActivationIsReadOrOverridden) {
   const auto activation = [](const std::string& path, const std::string& ffn_act) {
     auto planned = engine::plan_model(open(path), {.ffn_act = ffn_act});
     EXPECT_TRUE(planned.ok());
-    return planned.ok() ? planned->config.activation : model::Activation::kGelu;
+    return planned.ok() ? planned->config.activation : model::NamedActivation{model::Activation::kGelu};
   };
-  EXPECT_EQ(activation("llama", ""), model::Activation::kSilu);
-  EXPECT_EQ(activation("llama-reglu", ""), model::Activation::kRelu);
-  EXPECT_EQ(activation("llama-reglu/model.gguf", ""), model::Activation::kRelu);
-  EXPECT_EQ(activation("mixtral-drelu", ""), model::Activation::kDrelu);
-  EXPECT_EQ(activation("llama/model.gguf", "drelu"), model::Activation::kDrelu);
+  EXPECT_EQ(activation("llama", "").kind, model::Activation::kSilu);
+  EXPECT_EQ(activation("llama-reglu", "").kind, model::Activation::kRelu);
+  EXPECT_EQ(activation("llama-reglu/model.gguf", "").kind, model::Activation::kRelu);
+  EXPECT_EQ(activation("mixtral-drelu", "").kind, model::Activation::kDrelu);
+  EXPECT_EQ(activation("llama/model.gguf", "drelu").kind, model::Activation::kDrelu);
+  const model::NamedActivation fatrelu{model::Activation::kFatrelu, 0.25f};
+  EXPECT_EQ(activation("llama-fatrelu", ""), fatrelu);
+  EXPECT_EQ(activation("llama-fatrelu/model.gguf", ""), fatrelu);
+  EXPECT_EQ(activation("gemma2/model.gguf", "fatrelu:0.25"), fatrelu);
+  EXPECT_EQ(model::activation_name(fatrelu), "fatrelu:0.25");
   EXPECT_EQ(refusal_with("mistral", "model_type", "bamboo"), "");
 }
 

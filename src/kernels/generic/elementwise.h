@@ -110,6 +110,11 @@ static void drelu_mul(float* gate, const float* up, int64_t n) {
   map2(gate, up, n, [](V g, V u) { return vmul(relu(g), relu(u)); });
 }
 
+static void fatrelu_mul(float* gate, const float* up, int64_t n, float threshold) {
+  const V least = vset1(threshold);
+  map2(gate, up, n, [least](V g, V u) { return vselect_gt(g, least, vmul(g, u), vzero()); });
+}
+
 // gpt-oss: the gate is clamped from above, the linear part from both sides and shifted by one.
 static void swiglu_oai_mul(float* gate, const float* up, int64_t n, float alpha, float limit) {
   const V high = vset1(limit);

@@ -21,6 +21,7 @@ static constexpr Kernels make_table(const char* name) {
   k.gelu_mul = gelu_mul;
   k.relu_mul = relu_mul;
   k.drelu_mul = drelu_mul;
+  k.fatrelu_mul = fatrelu_mul;
   k.swiglu_oai_mul = swiglu_oai_mul;
   k.rope = rope;
   k.attention = &kAttention;

@@ -141,6 +141,13 @@ class Bench:
             self.compare_with_belady(model, budget)
         self.done_with(model)
 
+    def experts(self):
+        """Hit rates alone: whatever else the machine does, they are the same but for guesses."""
+        model = self.synth("qwen3-30b-a3b", "gguf", ["--router-skew", "0.8", "--router-locality", "0.5"])
+        for percent in (25, 50, 75):
+            self.compare_with_belady(model, os.path.getsize(model) * percent // 100)
+        self.done_with(model)
+
     def compare_with_belady(self, model, budget):
         """What the cache keeps from the disk, beside the policies and the bound on the same choices of experts."""
         trace = f"{model}.firings"

@@ -37,7 +37,7 @@ class CancellableSource final : public model::WeightSource {
   void release(model::MatrixId id, const RowsView& rows) override { inner_.release(id, rows); }
   void begin_pass(bool logits) override { inner_.begin_pass(logits); }
   void expect(std::span<const model::ExpectedProduct> products) override { inner_.expect(products); }
-  bool guesses() const override { return inner_.guesses(); }
+  bool guesses(const model::MatrixSlice& router) const override { return inner_.guesses(router); }
   void begin_guess() override { inner_.begin_guess(); }
   void guess(const model::ExpectedProduct& product) override { inner_.guess(product); }
   bool at_hand(model::MatrixId id, int64_t row) const override { return inner_.at_hand(id, row); }

@@ -6,9 +6,9 @@ ExpertGuess::ExpertGuess(const Config& config, const Weights& weights, Multiplie
     : config_(config), weights_(weights), multiplier_(multiplier), router_(config, multiplier, 1) {}
 
 Status ExpertGuess::guess(int layer, const kernels::ActView& x) {
-  if (x.tokens != 1 || layer + 1 >= config_.layers || !multiplier_.source().guesses()) return ok_status();
+  if (x.tokens != 1 || layer + 1 >= config_.layers) return ok_status();
   const LayerWeights& next = weights_.layers[static_cast<size_t>(layer) + 1];
-  if (!next.moe.router.valid()) return ok_status();
+  if (!next.moe.router.valid() || !multiplier_.source().guesses(next.moe.router)) return ok_status();
   if (x.q == nullptr && multiplier_.wants_quantized(std::span(&next.moe.router, 1))) return ok_status();
   STOKE_TRY(router_.route(next.moe, x));
   tell(next);

@@ -68,9 +68,10 @@ class WeightSource {
   virtual void begin_pass(bool /*logits*/) {}
   // These will be acquired next, in this order (experts that a router chose). May be called while leases are held.
   virtual void expect(std::span<const ExpectedProduct> /*products*/) {}
-  // Whether guesses are of use: then, after what a layer needs was expected, begin_guess() lets go of what was guessed
-  // before and did not come true, and guess() names what the next layer may need. Never waits.
-  virtual bool guesses() const { return false; }
+  // Whether guesses are of use, and the router that makes them is at hand: then, after what a layer needs was expected,
+  // begin_guess() lets go of what was guessed before and did not come true, and guess() names what the next layer may
+  // need. Never waits.
+  virtual bool guesses(const MatrixSlice& /*router*/) const { return false; }
   virtual void begin_guess() {}
   virtual void guess(const ExpectedProduct& /*product*/) {}
   // Whether acquire() of rows from `row` on would answer without waiting.

@@ -1,5 +1,7 @@
 #include "pipeline/stream_source.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/check.h"
@@ -257,6 +259,21 @@ void StreamSource::expect(std::span<const model::ExpectedProduct> products) {
 
 bool StreamSource::at_hand(model::MatrixId id, int64_t row) const { return ready(table_.find(id, row)); }
 
+Status StreamSource::no_slot(UnitId id) const {
+  const Unit& unit = table_.unit(id);
+  return Status(Code::kNoMemory,
+                fmt::format("{}: tensor {}: none of the {} slots is free for its rows from {} on: raise "
+                            "--memory",
+                            unit.file->path(), table_.matrix({unit.matrix}).name, cache_.slots(), unit.rows.begin));
+}
+
+// For what is needed now. Whether its read is on its way.
+bool StreamSource::ask(UnitId id) {
+  if (table_.unit(id).expert) return load(id, IoQueue::Priority::kUrgent);
+  resync(id);
+  return cache_.state(id) != cache::UnitCache::State::kFree;
+}
+
 Status StreamSource::wait_for(UnitId id) {
   const bool expert = table_.unit(id).expert;
   while (true) {
@@ -265,17 +282,15 @@ Status StreamSource::wait_for(UnitId id) {
     if (!failure_.ok()) return std::exchange(failure_, Status());
     if (cancel_ != nullptr && cancel_->load(std::memory_order_relaxed)) return Status(Code::kCancelled, "cancelled");
     if (cache_.state(id) == cache::UnitCache::State::kFree) {
-      if (expert) {
-        bool asked = load(id, IoQueue::Priority::kUrgent);
-        if (!asked && queue_.idle()) {
-          loosen(id);
-          asked = load(id, IoQueue::Priority::kUrgent);
-          CHECK(asked);
-        }
-        counts_.expert_misses += asked ? 1 : 0;
-      } else {
-        resync(id);
+      bool asked = ask(id);
+      if (!asked && queue_.idle()) {
+        checker_.hurry_all();
+        take_checked();
+        loosen(id);
+        asked = ask(id);
+        if (!asked) return no_slot(id);  // nothing is on its way: it would never come
       }
+      counts_.expert_misses += expert && asked ? 1 : 0;
     }
     if (checker_.hurry(id.index)) continue;
     queue_.hold_background(false);            // what is waited for is among them

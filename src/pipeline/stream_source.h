@@ -93,7 +93,7 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void release(model::MatrixId id, const RowsView& rows) override;
   void begin_pass(bool logits) override;
   void expect(std::span<const model::ExpectedProduct> products) override;
-  bool guesses() const override;
+  bool guesses(const model::MatrixSlice& router) const override;
   void begin_guess() override;
   void guess(const model::ExpectedProduct& product) override;
   bool at_hand(model::MatrixId id, int64_t row) const override;
@@ -172,6 +172,8 @@ class StreamSource final : public model::WeightSource, private ReadClient {
   void abandon_guess(cache::UnitId id);
   void feed_guesses();
   void loosen(cache::UnitId needed);
+  bool ask(cache::UnitId id);
+  Status no_slot(cache::UnitId id) const;
   Status wait_for(cache::UnitId id);
   std::byte* first_row(cache::UnitId id) const;
   // ok where nothing is damaged.

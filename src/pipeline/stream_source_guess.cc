@@ -18,11 +18,18 @@ constexpr int64_t kLayersLeast = 3;
 
 }  // namespace
 
-// Routers of later layers must be at hand: asking one that streams would confuse the order of the others.
-bool StreamSource::guesses() const {
+// The router must be at hand: waiting for one that streams would confuse the order of the others, and one that will
+// stay but has not come yet may find every slot held by the experts of this layer.
+bool StreamSource::guesses(const model::MatrixSlice& router) const {
   const bool dense_stays = pinned_ == static_cast<int64_t>(table_.order().size());
   const bool misses = cache_.slots() < table_.size();
-  return dense_stays && misses && cache_.slots() - pinned_ >= kLayersLeast * options_.expert_slots_least;
+  if (!dense_stays || !misses || cache_.slots() - pinned_ < kLayersLeast * options_.expert_slots_least) return false;
+  for (int64_t row = router.rows.begin; row < router.rows.end;) {
+    const UnitId id = table_.find(router.id, row);
+    if (!ready(id)) return false;
+    row = table_.unit(id).rows.end;
+  }
+  return true;
 }
 
 void StreamSource::begin_guess() {

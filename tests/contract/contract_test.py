@@ -90,7 +90,7 @@ class Budget(unittest.TestCase):
             self.same_tokens(model, ["-c", "512"], every, 60)
             if not LONG:
                 continue
-            self.same_tokens(model, ["-c", "2048"], every, 1200)
+            self.same_tokens(model, ["-c", "2048"], every, 450)
             self.same_tokens(model, ["-c", "2048", "-b", "16"], every, 300)
             self.same_tokens(model, ["-c", "512", "-b", "1", "-t", "1"], every, 20)
             self.same_tokens(model, ["-c", "4096", "--kv-type", "q8_0"], every, 700)

@@ -168,7 +168,7 @@ class Signals(unittest.TestCase):
     def test_while_the_prompt_is_read(self):
         for name, model, budget in self.cases():
             with self.subTest(model=name), Group(budget + MARGIN) as group:
-                run = self.start(model, budget, 3000, group)
+                run = self.start(model, budget, 900, group)
                 self.assertIn(b"bigger than its memory", run.process.stderr.readline())
                 self.ended(run, signal.SIGINT, budget, group)
                 self.assertEqual(run.out, "")

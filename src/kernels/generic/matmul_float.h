@@ -17,7 +17,7 @@ namespace stoke::kernels::STOKE_ISA {
 constexpr int kFloatRows = 4;           // rows of the register block
 constexpr int64_t kFloatTileRows = 64;  // rows widened at a time
 constexpr int64_t kFloatChunk = 512;    // columns widened at a time
-constexpr int64_t kFloatTokens = 96;    // tokens whose accumulators wait in scratch
+constexpr int64_t kFloatTokens = 132;   // tokens whose accumulators wait in scratch
 constexpr int64_t kFloatWeightsFloats = kFloatTileRows * kFloatChunk;
 constexpr int64_t kFloatXFloats = kMicroTokens * kFloatChunk;
 static_assert(kFloatTokens % kMicroTokens == 0);

@@ -2,6 +2,8 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstring>
 #include <random>
@@ -24,6 +26,9 @@ constexpr uint64_t kRequestBytesMax = 1 << 20;
 constexpr uint64_t kSequentialBytes = 4 << 20;
 constexpr uint64_t kFileUnit = 4 << 20;  // the file is whole units, so that every request fits
 constexpr uint64_t kFileBytesMin = 16 << 20;
+// Where reads land. Weights land in memory that no cache holds; a buffer that is read into again and again stays in
+// one, and made a virtual disk look 1.4 times as fast (3.3 GB/s instead of 2.3).
+constexpr uint64_t kLandingBytes = 256 << 20;
 
 // Removes the file again, whatever happens.
 struct TemporaryFile {
@@ -50,9 +55,13 @@ struct RandomReads {
   uint64_t request_bytes;
   int depth;
   double seconds;
-  std::byte* buffers;  // kDepthMax of kRequestBytesMax
+  const Memory& landing;  // shared out among the slots
 
-  std::byte* buffer(int slot) const { return buffers + static_cast<size_t>(slot) * kRequestBytesMax; }
+  // Where read number `number` of a slot lands.
+  std::byte* buffer(int slot, uint64_t number) const {
+    const size_t part = landing.size() / static_cast<size_t>(depth) / kRequestBytesMax * kRequestBytesMax;
+    return landing.data() + static_cast<size_t>(slot) * part + number % (part / request_bytes) * request_bytes;
+  }
 };
 
 uint64_t random_offset(const RandomReads& reads, std::mt19937_64& random) {
@@ -77,8 +86,8 @@ Result<DiskRate> random_with_threads(const RandomReads& reads) {
     threads.emplace_back([&, slot] {
       std::mt19937_64 random(static_cast<uint64_t>(slot) + 1);
       Status& failure = failures[static_cast<size_t>(slot)];
-      while (failure.ok() && watch.seconds() < reads.seconds) {
-        failure = reads.file.pread_full(reads.buffer(slot), reads.request_bytes, random_offset(reads, random));
+      for (uint64_t n = 0; failure.ok() && watch.seconds() < reads.seconds; ++n) {
+        failure = reads.file.pread_full(reads.buffer(slot, n), reads.request_bytes, random_offset(reads, random));
         requests.fetch_add(1, std::memory_order_relaxed);
       }
     });
@@ -93,9 +102,11 @@ Result<DiskRate> random_with_ring(const RandomReads& reads, Uring& ring) {
   std::mt19937_64 random(1);
   uint64_t requests = 0;
   int in_flight = 0;
+  std::array<uint64_t, kDepthMax> number{};
   const auto start_read = [&](int slot) {
-    ring.prepare_read(reads.file, reads.buffer(slot), static_cast<uint32_t>(reads.request_bytes),
-                      random_offset(reads, random), slot);
+    std::byte* buffer = reads.buffer(slot, number[static_cast<size_t>(slot)]++);
+    ring.prepare_read(reads.file, buffer, static_cast<uint32_t>(reads.request_bytes), random_offset(reads, random),
+                      slot);
     ++in_flight;
   };
   const Stopwatch watch(clock);
@@ -122,27 +133,27 @@ Result<DiskRate> random_with_ring(const RandomReads& reads, Uring& ring) {
 }
 
 // Once through the file with large requests, no longer than a few times the usual step.
-Result<double> sequential(const File& file, uint64_t file_bytes, double seconds, std::byte* buffer) {
+Result<double> sequential(const File& file, uint64_t file_bytes, double seconds, const Memory& landing) {
   const SystemClock clock;
   const Stopwatch watch(clock);
   uint64_t at = 0;
   for (; at < file_bytes && watch.seconds() < 4 * seconds; at += kSequentialBytes) {
-    STOKE_TRY(file.pread_full(buffer, kSequentialBytes, at));
+    STOKE_TRY(file.pread_full(landing.data() + at % landing.size(), kSequentialBytes, at));
   }
   return static_cast<double>(at) / watch.seconds();
 }
 
 Status measure_rates(const ProfileOptions& options, const File& buffered, const File& direct, DiskProfile* disk) {
-  STOKE_ASSIGN(const Memory memory, Memory::map(kDepthMax * kRequestBytesMax));
-  memory.populate(0, memory.size());
+  const uint64_t landing_bytes = std::clamp(disk->file_bytes, kDepthMax * kRequestBytesMax, kLandingBytes);
+  STOKE_ASSIGN(const Memory landing, Memory::map(landing_bytes / kSequentialBytes * kSequentialBytes));
+  landing.populate(0, landing.size());
   Result<Uring> ring = Uring::open(kDepthMax);
   disk->reader = ring.ok() ? "io_uring" : "threads";
   for (const uint64_t request_bytes : kRequestBytes) {
     for (const int depth : kDepths) {
       if (options.progress) options.progress(fmt::format("disk: {} KiB, depth {}", request_bytes / 1024, depth));
       if (!disk->direct) direct.drop_cached(0, 0);
-      const RandomReads reads = {direct, disk->file_bytes,         request_bytes,
-                                 depth,  options.seconds_per_step, memory.data()};
+      const RandomReads reads = {direct, disk->file_bytes, request_bytes, depth, options.seconds_per_step, landing};
       STOKE_ASSIGN(const DiskRate rate, ring.ok() ? random_with_ring(reads, *ring) : random_with_threads(reads));
       disk->random.push_back(rate);
     }
@@ -150,10 +161,10 @@ Status measure_rates(const ProfileOptions& options, const File& buffered, const 
   if (options.progress) options.progress("disk: sequential");
   buffered.drop_cached(0, 0);
   STOKE_ASSIGN(disk->sequential_buffered_bytes_per_s,
-               sequential(buffered, disk->file_bytes, options.seconds_per_step, memory.data()));
+               sequential(buffered, disk->file_bytes, options.seconds_per_step, landing));
   buffered.drop_cached(0, 0);
   STOKE_ASSIGN(disk->sequential_direct_bytes_per_s,
-               sequential(direct, disk->file_bytes, options.seconds_per_step, memory.data()));
+               sequential(direct, disk->file_bytes, options.seconds_per_step, landing));
   return ok_status();
 }
 

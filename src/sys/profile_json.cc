@@ -11,7 +11,7 @@ namespace stoke::sys {
 namespace {
 
 using Json = nlohmann::ordered_json;
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;
 
 Json disk_to_json(const DiskProfile& disk) {
   Json random = Json::array();

@@ -59,7 +59,7 @@ TEST_F(ProfileTest, FromJson_RefusesOtherThings) {
   EXPECT_EQ(profile_from_json("").status().code(), Code::kCorrupt);
   EXPECT_EQ(profile_from_json("{}").status().code(), Code::kCorrupt);
   EXPECT_EQ(profile_from_json("{\"version\": 99}").status().code(), Code::kCorrupt);
-  EXPECT_EQ(profile_from_json("{\"version\": 1, \"machine\": 7}").status().code(), Code::kCorrupt);
+  EXPECT_EQ(profile_from_json("{\"version\": 2, \"machine\": 7}").status().code(), Code::kCorrupt);
 }
 
 TEST_F(ProfileTest, MeasureDisk_SaysWhenThereIsNoRoom) {

@@ -132,7 +132,7 @@ Status SparseFfn::forward(int layer, const float* x, int64_t tokens, float* out)
                          multiplier_.wants_quantized(std::span(&w.moe.router, 1));
   const kernels::ActView acts = model::Multiplier::view(x, tokens, config_.dim, buffers_.acts, quantized);
   multiplier_.quantize(acts);
-  const Status status = t.records.experts > 1 ? experts(layer, acts, out) : dense(layer, acts, out);
+  Status status = t.records.experts > 1 ? experts(layer, acts, out) : dense(layer, acts, out);
   if (!status.ok()) ring_.flush();
   return status;
 }

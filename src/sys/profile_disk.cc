@@ -82,6 +82,7 @@ Result<DiskRate> random_with_threads(const RandomReads& reads) {
   std::atomic<uint64_t> requests{0};
   std::vector<Status> failures(static_cast<size_t>(reads.depth));
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(reads.depth));
   for (int slot = 0; slot < reads.depth; ++slot) {
     threads.emplace_back([&, slot] {
       std::mt19937_64 random(static_cast<uint64_t>(slot) + 1);

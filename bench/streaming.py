@@ -131,8 +131,12 @@ class Bench:
             self.done_with(store)
             self.done_with(peer)
 
+    def routed(self):
+        """A model with experts, some of them popular, half of them those of the token before."""
+        return self.synth("qwen3-30b-a3b", "gguf", ["--router-skew", "0.8", "--router-locality", "0.5"])
+
     def moe(self):
-        model = self.synth("qwen3-30b-a3b", "gguf", ["--router-skew", "0.8", "--router-locality", "0.5"])
+        model = self.routed()
         size = os.path.getsize(model)
         for percent, asked in ((25, "2"), (50, "2"), (75, "1.5")):
             budget = size * percent // 100
@@ -143,7 +147,7 @@ class Bench:
 
     def experts(self):
         """Hit rates alone: whatever else the machine does, they are the same but for guesses."""
-        model = self.synth("qwen3-30b-a3b", "gguf", ["--router-skew", "0.8", "--router-locality", "0.5"])
+        model = self.routed()
         for percent in (25, 50, 75):
             self.compare_with_belady(model, os.path.getsize(model) * percent // 100)
         self.done_with(model)
@@ -163,7 +167,7 @@ class Bench:
               f"{', '.join(told)}", file=sys.stderr)
 
     def curve(self):
-        model = self.synth("qwen3-30b-a3b", "gguf", ["--router-skew", "0.8", "--router-locality", "0.5"])
+        model = self.routed()
         size = os.path.getsize(model)
         for percent in (12, 20, 30, 40, 50, 60, 75, 90):
             stats = self.stoke(model, size * percent // 100, 48, ["-c", "1024"])

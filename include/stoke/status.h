@@ -27,14 +27,12 @@ enum class Code {
   kCancelled,    // the caller asked to stop
 };
 
-// `text` with control characters as \xNN: names out of files and arguments stay on one line of a terminal or a log, and
-// cannot drive either.
-std::string one_line(std::string text);
-
 class [[nodiscard]] Status {
  public:
   Status() = default;
-  Status(Code code, std::string message) : code_(code), message_(one_line(std::move(message))) {}
+  // Control characters become \xNN: names out of files and arguments stay on one line of a terminal or a log, and
+  // cannot drive either.
+  Status(Code code, std::string message);
 
   bool ok() const { return code_ == Code::kOk; }
   Code code() const { return code_; }

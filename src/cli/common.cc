@@ -11,24 +11,14 @@
 #include "cli/verbs.h"
 
 namespace stoke::cli {
-namespace {
-
-// A message is one line, whatever a file's bytes put into it.
-std::string one_line(const std::string& text) {
-  std::string line;
-  for (const char c : text) line += static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
-  return line;
-}
-
-}  // namespace
 
 int fail(const Status& status) {
-  fmt::print(stderr, "stoke: {}\n", one_line(status.message()));
+  fmt::print(stderr, "stoke: {}\n", status.message());
   return 1;
 }
 
 int fail_usage(const std::string& message) {
-  fmt::print(stderr, "stoke: {} (see stoke --help)\n", one_line(message));
+  fmt::print(stderr, "stoke: {} (see stoke --help)\n", Status(Code::kInvalid, message).message());
   return 2;
 }
 

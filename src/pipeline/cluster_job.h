@@ -69,7 +69,7 @@ ClusterScratch layout_cluster_scratch(model::ScratchLayout& at, int64_t tokens, 
 class ClusterMath {
  public:
   ClusterMath(const kernels::Kernels& kernels, const model::NamedActivation& activation)
-      : kernels_(kernels), activation_(activation), dual_(activation.kind == model::Activation::kDrelu) {}
+      : kernels_(kernels), activation_(activation) {}
 
   // The list of neurons that fire.
   void select(ClusterJob& job) const;
@@ -80,7 +80,8 @@ class ClusterMath {
 
   // h of one neuron.
   float activate(float gate, float u) const {
-    return activation_.passes(gate) ? gate * (dual_ && u <= 0.0f ? 0.0f : u) : 0.0f;
+    const bool dual = activation_.kind == model::Activation::kDrelu;
+    return activation_.passes(gate) ? gate * (dual && u <= 0.0f ? 0.0f : u) : 0.0f;
   }
 
  private:
@@ -89,7 +90,6 @@ class ClusterMath {
 
   const kernels::Kernels& kernels_;
   model::NamedActivation activation_;
-  bool dual_;
 };
 
 }  // namespace stoke::pipeline

@@ -92,6 +92,29 @@ TEST_P(MatmulTest, EveryIsaGivesPortableBits) {
   }
 }
 
+// Rows are read in strips, cut where those would lie whole pages apart: Q8_0 of 1024 columns, 512 rows are.
+TEST_P(MatmulTest, StripsGivePortableBits) {
+  const Problem p = make_problem(GetParam(), 525, 1024, 2, 6);
+  const auto want = multiply(*find("portable"), p, 0, 1, 0, 525);
+  for (const char* const* isa = runnable(); *isa; ++isa) {
+    const auto one = multiply(*find(*isa), p, 0, 1, 0, 525);
+    EXPECT_TRUE(same_bits(one, want)) << *isa;
+    const auto both = multiply(*find(*isa), p, 0, 2, 0, 525);
+    EXPECT_EQ(0, std::memcmp(both.data(), want.data(), want.size() * sizeof(float))) << *isa;
+  }
+}
+
+// Rows longer than a page are read otherwise.
+TEST_P(MatmulTest, LongRowsGivePortableBits) {
+  for (int64_t tokens : {1, 3}) {
+    const Problem p = make_problem(GetParam(), 21, 16384, tokens, 5);
+    const auto want = multiply(*find("portable"), p, 0, tokens, 0, 21);
+    for (const char* const* isa = runnable(); *isa; ++isa) {
+      EXPECT_TRUE(same_bits(multiply(*find(*isa), p, 0, tokens, 0, 21), want)) << *isa << " tokens " << tokens;
+    }
+  }
+}
+
 TEST_P(MatmulTest, OneTokenGivesTheBitsOfMany) {
   const Problem p = make_problem(GetParam(), 50, 1024, 20, 2);
   for (const char* const* isa = runnable(); *isa; ++isa) {

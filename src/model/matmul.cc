@@ -9,7 +9,7 @@ namespace stoke::model {
 namespace {
 
 // Rows a worker takes at once. A prompt's block keeps up's rows of all its tokens in the cache. A single token's block
-// is large, since memory is read fastest in long streams (kernels/isa/gemv_avx512.h), yet takes less than the 100
+// is large, since memory is read fastest in long streams (kernels/generic/row_lanes.h), yet takes less than the 100
 // microseconds after which the control thread should look at the disk.
 constexpr int64_t kPromptBlockRows = 128;
 constexpr int64_t kTokenBlockRows = 1024;

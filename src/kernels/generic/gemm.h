@@ -17,7 +17,7 @@ static constexpr int64_t kBatchTokens = 512;  // tokens whose accumulators scrat
 
 // Sixteen unpacked rows, at most kChunk deep. Groups are 16 or 32 long.
 struct Panel {
-  uint8_t q[kChunk * 16];  // (blocks, 16 rows, 32), kWeightXor applied
+  uint8_t q[kChunk * 16];  // (blocks, 512): codes as PanelCodes says, rows and quads as kPanelRow and kPanelQuad do
   float d[kChunk];         // (groups, 16 rows)
   float m[kChunk];         // (groups, 16 rows); types with a minimum only
 };
@@ -38,6 +38,9 @@ struct PanelSource {
 };
 
 template <typename Block>
+using PanelCodes = decltype(codes_for<kDotTakes, BlockTraits<Block>>());
+
+template <typename Block>
 static void pack_panel(const PanelSource& source, Panel& panel) {
   using T = BlockTraits<Block>;
   constexpr int kGroups = T::kElems / T::kGroup;
@@ -51,8 +54,10 @@ static void pack_panel(const PanelSource& source, Panel& panel) {
     for (int64_t i = 0; i < source.elems / T::kElems; ++i) {
       unpack_block(blocks[i], q, d, m);
       for (int j = 0; j < kActBlocks; ++j) {
-        uint8_t* out = panel.q + ((i * kActBlocks + j) * kRowTile + r) * 32;
-        for (int e = 0; e < 32; ++e) out[e] = static_cast<uint8_t>(q[j * 32 + e]) ^ kWeightXor;
+        uint8_t* out = panel.q + (i * kActBlocks + j) * 512 + r * kPanelRow;
+        for (int e = 0; e < 32; ++e) {
+          out[e / 4 * kPanelQuad + e % 4] = static_cast<uint8_t>(q[j * 32 + e] + PanelCodes<Block>::kBias);
+        }
       }
       for (int g = 0; g < kGroups; ++g) {
         panel.d[(i * kGroups + g) * kRowTile + r] = d[g];
@@ -78,42 +83,60 @@ static inline TileSource tile_source(const ActView& x, int64_t tile, int64_t fir
           x.s16 + at * 2 * kTokenTile,       x.sum16 + at * 2 * kTokenTile, elems / kActBlock};
 }
 
-// Rows [r0, r0 + kRows) of the panel times the tile, added to acc (16 rows, 16 tokens).
-template <int kGroup, bool kMin, int kRows>
+// What tile products need to know of a type; types that agree share them.
+template <int kGroupOf, bool kMinOf, typename CodesOf>
+struct PanelKind : CodesOf {
+  static constexpr int kGroup = kGroupOf;
+  static constexpr bool kMin = kMinOf;
+};
+template <typename Block>
+using PanelKindOf = PanelKind<BlockTraits<Block>::kGroup, BlockTraits<Block>::kMin, PanelCodes<Block>>;
+
+// Rows of the register block: two registers of tokens a row where there are but sixteen.
+static constexpr int kSumRows = kVRegisters >= 32 ? 8 : 4;
+
+// Rows [r0, r0 + kSumRows) of the panel times the tile, added to acc (16 rows, 16 tokens).
+template <typename Kind>
 static inline void add_rows(const Panel& panel, const TileSource& x, int r0, float (*acc)[16]) {
-  constexpr int kHalves = 32 / kGroup;  // groups a block
-  V sum[kRows];                         // in registers: the loops over rows must be unrolled
+  constexpr int kHalves = 32 / Kind::kGroup;  // groups a block
+  V sum[kSumRows];                            // in registers: the loops over rows must be unrolled
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) sum[r] = vload(acc[r0 + r]);
+  for (int r = 0; r < kSumRows; ++r) sum[r] = vload(acc[r0 + r]);
   for (int64_t b = 0; b < x.blocks; ++b) {
-    const int8_t* q = x.q + b * kActBlock * kTokenTile;
     const V dx = vload(x.d + b * kTokenTile);
     for (int h = 0; h < kHalves; ++h) {
-      const I half_sum = iload(x.sum16 + (b * 2 + h) * kTokenTile);
-      const I start = dot_start(kGroup == 32 ? iadd(half_sum, iload(x.sum16 + (b * 2 + 1) * kTokenTile)) : half_sum);
-      const V s = kGroup == 32 ? vload(x.s32 + b * kTokenTile) : vload(x.s16 + (b * 2 + h) * kTokenTile);
+      I start = iset1(0);
+      if constexpr (Kind::kBias != 0) {
+        start = iload(x.sum16 + (b * 2 + h) * kTokenTile);
+        if constexpr (kHalves == 1) start = iadd(start, iload(x.sum16 + (b * 2 + 1) * kTokenTile));
+        start = isub(iset1(0), times<Kind::kBias>(start));
+      }
+      const int8_t* q = x.q + (b * 2 + h) * 16 * kTokenTile;
+      const uint8_t* w = panel.q + b * 512 + h * 4 * kPanelQuad + r0 * kPanelRow;
       const int64_t scales = (b * kHalves + h) * kRowTile + r0;
 #pragma GCC unroll 8
-      for (int r = 0; r < kRows; ++r) {
-        const uint8_t* w = panel.q + (b * kRowTile + r0 + r) * 32 + h * 16;
-        I dot = start;
+      for (int r = 0; r < kSumRows; r += kDotRows) {
+        I dots[kDotRows];
+        dot_rows<Kind, Kind::kGroup / 4>(start, w + r * kPanelRow, q, dots);
 #pragma GCC unroll 8
-        for (int quad = 0; quad < kGroup / 4; ++quad) {
-          dot = dot_quad(dot, w + quad * 4, q + (h * 4 + quad) * 4 * kTokenTile);
+        for (int i = 0; i < kDotRows; ++i) {
+          sum[r + i] = vfma(vmul(vset1(panel.d[scales + r + i]), dx), vfromi(dots[i]), sum[r + i]);
+          if constexpr (Kind::kMin) {
+            const V s = kHalves == 1 ? vload(x.s32 + b * kTokenTile) : vload(x.s16 + (b * 2 + h) * kTokenTile);
+            sum[r + i] = vfma(vset1(panel.m[scales + r + i]), s, sum[r + i]);
+          }
         }
-        sum[r] = vfma(vmul(vset1(panel.d[scales + r]), dx), vfromi(dot), sum[r]);
-        if (kMin) sum[r] = vfma(vset1(panel.m[scales + r]), s, sum[r]);
       }
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) vstore(acc[r0 + r], sum[r]);
+  for (int r = 0; r < kSumRows; ++r) vstore(acc[r0 + r], sum[r]);
 }
 
-template <int kGroup, bool kMin>
-static void add_tile(const Panel& panel, const TileSource& x, float (*acc)[16]) {
-  constexpr int kRows = 8;
-  for (int r0 = 0; r0 < kRowTile; r0 += kRows) add_rows<kGroup, kMin, kRows>(panel, x, r0, acc);
+// Not inlined: beside the packing's registers it lost a sixth.
+template <typename Kind>
+[[gnu::noinline]] static void add_tile(const Panel& panel, const TileSource& x, float (*acc)[16]) {
+  for (int r0 = 0; r0 < kRowTile; r0 += kSumRows) add_rows<Kind>(panel, x, r0, acc);
 }
 
 // acc is (row, token); y wants rows side by side for each token.
@@ -147,7 +170,6 @@ namespace stoke::kernels::STOKE_ISA {
 // Up to kPanels panels of rows times up to kBatchTokens tokens.
 template <typename Block>
 static void gemm_block(const MatmulArgs& a, GemmScratch& scratch) {
-  using T = BlockTraits<Block>;
   const int64_t tiles = (a.x.tokens + kTokenTile - 1) / kTokenTile;
   const int64_t rows = a.w.rows.size();
   const int panels = static_cast<int>((rows + kRowTile - 1) / kRowTile);
@@ -164,7 +186,7 @@ static void gemm_block(const MatmulArgs& a, GemmScratch& scratch) {
       const int p1 = panels < p0 + kNearPanels ? panels : p0 + kNearPanels;
       for (int64_t tile = 0; tile < tiles; ++tile) {
         const TileSource x = tile_source(a.x, tile, first, elems);
-        for (int p = p0; p < p1; ++p) STOKE_ADD_TILE<T::kGroup, T::kMin>(scratch.panel[p], x, scratch.acc[p][tile]);
+        for (int p = p0; p < p1; ++p) STOKE_ADD_TILE<PanelKindOf<Block>>(scratch.panel[p], x, scratch.acc[p][tile]);
       }
     }
   }

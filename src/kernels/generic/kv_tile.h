@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "kernels/attention.h"
+#include "kernels/generic/prefetch.h"
 #include "tensor/half.h"
 
 namespace stoke::kernels::STOKE_ISA {
@@ -14,9 +15,7 @@ static inline int64_t distance(const void* from, const void* to) {
   return reinterpret_cast<intptr_t>(to) - reinterpret_cast<intptr_t>(from);
 }
 
-static inline void prefetch(const void* at, int64_t ahead) {
-  __builtin_prefetch(reinterpret_cast<const char*>(at) + ahead);
-}
+static inline void prefetch(const void* at, int64_t ahead) { prefetch_near(reinterpret_cast<const char*>(at) + ahead); }
 
 // Each widening fetches the next tile's part, `ahead` bytes on, while this one's is worked on.
 static void widen_f16(const uint16_t* from, int64_t ahead, int64_t n, float* to) {

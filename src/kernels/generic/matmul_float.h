@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/generic/prefetch.h"
 #include "kernels/kernels.h"
 
 namespace stoke::kernels::STOKE_ISA {
@@ -67,7 +68,7 @@ static inline void float_gemv_rows(const MatmulArgs& a, const std::byte* w, bool
       for (int r = 0; r < kRows; ++r) {
         const std::byte* row = w + r * row_bytes;
         acc[r] = vfma(float_weights<kType>(row, k), x, acc[r]);
-        if (k * kBytes % 64 == 0) __builtin_prefetch(row + ahead + (k - k0) * kBytes, 0, 3);
+        if (k * kBytes % 64 == 0) prefetch_near(row + ahead + (k - k0) * kBytes);
       }
     }
   }

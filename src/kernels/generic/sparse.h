@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "kernels/generic/prefetch.h"
 #include "kernels/sparse.h"
 
 namespace stoke::kernels::STOKE_ISA {
@@ -52,7 +53,7 @@ struct CodeReader {
 };
 
 static inline void prefetch_bytes(const std::byte* p, int64_t bytes) {
-  for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(p + at, 0, 3);
+  for (int64_t at = 0; at < bytes; at += 64) prefetch_near(p + at);
 }
 
 }  // namespace stoke::kernels::STOKE_ISA

@@ -204,41 +204,45 @@ static inline void with_block_type(DType type, F&& fn) {
   }
 }
 
-// What a block type is made of, at compile time; the run-time twin is DTypeInfo (matmul_test compares them).
-template <int kElemsOf, int kGroupOf, bool kMinOf>
+// What a block type is made of, at compile time; the run-time twin is DTypeInfo (matmul_test compares them). Codes are
+// unsigned bytes u with value u - kOffset and at most kMost; or signed ones (kSigned), whose size may be 128.
+template <int kElemsOf, int kGroupOf, bool kMinOf, int kOffsetOf, int kMostOf>
 struct Traits {
   static constexpr int kElems = kElemsOf;
   static constexpr int kGroup = kGroupOf;
   static constexpr bool kMin = kMinOf;
+  static constexpr int kOffset = kOffsetOf;
+  static constexpr int kMost = kMostOf;
+  static constexpr bool kSigned = kMostOf > 127;
 };
 template <typename Block>
 struct BlockTraits;
 template <>
-struct BlockTraits<BlockQ4_0> : Traits<32, 32, false> {};
+struct BlockTraits<BlockQ4_0> : Traits<32, 32, false, 8, 15> {};
 template <>
-struct BlockTraits<BlockQ4_1> : Traits<32, 32, true> {};
+struct BlockTraits<BlockQ4_1> : Traits<32, 32, true, 0, 15> {};
 template <>
-struct BlockTraits<BlockQ5_0> : Traits<32, 32, false> {};
+struct BlockTraits<BlockQ5_0> : Traits<32, 32, false, 16, 31> {};
 template <>
-struct BlockTraits<BlockQ5_1> : Traits<32, 32, true> {};
+struct BlockTraits<BlockQ5_1> : Traits<32, 32, true, 0, 31> {};
 template <>
-struct BlockTraits<BlockQ8_0> : Traits<32, 32, false> {};
+struct BlockTraits<BlockQ8_0> : Traits<32, 32, false, 0, 128> {};
 template <>
-struct BlockTraits<BlockQ2_K> : Traits<256, 16, true> {};
+struct BlockTraits<BlockQ2_K> : Traits<256, 16, true, 0, 3> {};
 template <>
-struct BlockTraits<BlockQ3_K> : Traits<256, 16, false> {};
+struct BlockTraits<BlockQ3_K> : Traits<256, 16, false, 4, 7> {};
 template <>
-struct BlockTraits<BlockQ4_K> : Traits<256, 32, true> {};
+struct BlockTraits<BlockQ4_K> : Traits<256, 32, true, 0, 15> {};
 template <>
-struct BlockTraits<BlockQ5_K> : Traits<256, 32, true> {};
+struct BlockTraits<BlockQ5_K> : Traits<256, 32, true, 0, 31> {};
 template <>
-struct BlockTraits<BlockQ6_K> : Traits<256, 16, false> {};
+struct BlockTraits<BlockQ6_K> : Traits<256, 16, false, 32, 63> {};
 template <>
-struct BlockTraits<BlockIQ4_NL> : Traits<32, 32, false> {};
+struct BlockTraits<BlockIQ4_NL> : Traits<32, 32, false, 0, 128> {};
 template <>
-struct BlockTraits<BlockIQ4_XS> : Traits<256, 32, false> {};
+struct BlockTraits<BlockIQ4_XS> : Traits<256, 32, false, 0, 128> {};
 template <>
-struct BlockTraits<BlockMXFP4> : Traits<32, 32, false> {};
+struct BlockTraits<BlockMXFP4> : Traits<32, 32, false, 12, 24> {};
 
 // n: a multiple of the type's block_elems.
 template <typename Block>

@@ -15,6 +15,9 @@
 #ifdef STOKE_GEMV
 #include STOKE_GEMV_HEADER
 #endif
+#ifdef STOKE_FEW
+#include STOKE_FEW_HEADER
+#endif
 #include "kernels/generic/gemm.h"
 #include "kernels/generic/matmul_float.h"
 #include "kernels/generic/matmul.h"

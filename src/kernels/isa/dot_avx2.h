@@ -1,5 +1,8 @@
-// The integer dot product of quads with AVX2: |w| times x with w's sign, by maddubs or, where the translation unit has
-// AVX-VNNI, by vpdpbusd. See dot_portable.h.
+// The integer dot product of quads with AVX2, or AVX-VNNI where the translation unit has it. See dot_portable.h.
+//
+// AVX2 has vpmaddubsw: unsigned times signed bytes, two products added in 16 bits. Unsigned codes go in as they are;
+// as many steps are added in 16 bits as their size allows (4-bit codes: all eight quads of a group), before one more
+// instruction widens to 32. Signed codes go in as |w|, their sign moved to the activations, and are widened at once.
 #pragma once
 
 #include <immintrin.h>
@@ -7,39 +10,89 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/generic/codes.h"
+
 namespace stoke::kernels::STOKE_ISA {
 
-static constexpr uint8_t kWeightXor = 0;
-
-// What an accumulator starts from, given the sum of the activations' bytes over the group.
-static inline I dot_start(I) { return iset1(0); }
-
-// w: one quad of weights for all lanes; x: 16 quads of activations.
-// |w| * sign(x, w): the products of two bytes stay below 2 * 128 * 127 and so inside maddubs' 16 bits.
-static inline __m256i dot_half(__m256i acc, __m256i w, __m256i w_abs, const int8_t* x) {
-  const __m256i signed_x = _mm256_sign_epi8(load256(x), w);
 #ifdef __AVXVNNI__
-  return _mm256_dpbusd_avx_epi32(acc, w_abs, signed_x);
+static constexpr DotTakes kDotTakes = DotTakes::kUnsigned;
 #else
-  return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w_abs, signed_x), _mm256_set1_epi16(1)));
+static constexpr DotTakes kDotTakes = DotTakes::kEither;
 #endif
-}
-static inline I dot_quad(I acc, const uint8_t* w, const int8_t* x) {
+static constexpr int kDotRows = 2;
+static constexpr int kPanelRow = 4, kPanelQuad = 64;
+
+static inline __m256i broadcast_quad(const void* p) {
   int32_t quad;
-  std::memcpy(&quad, w, sizeof quad);
-  const __m256i wide = _mm256_set1_epi32(quad);
-  const __m256i w_abs = _mm256_abs_epi8(wide);
-  return {dot_half(acc.lo, wide, w_abs, x), dot_half(acc.hi, wide, w_abs, x + 32)};
+  std::memcpy(&quad, p, sizeof quad);
+  return _mm256_set1_epi32(quad);
+}
+
+#ifndef __AVXVNNI__
+// Two products of each 16 bits' bytes.
+template <typename C>
+static inline __m256i dot_pairs(__m256i w, __m256i x) {
+  if constexpr (C::kSigned) return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+  return _mm256_maddubs_epi16(w, x);
+}
+
+// Quads whose pairs can be added in 16 bits: a power of two, at most kQuads.
+template <typename C, int kQuads>
+static constexpr int dot_run() {
+  int run = 1;
+  while (!C::kSigned && run < kQuads && 2 * run * 2 * 127 * C::kMost <= 32767) run *= 2;
+  return run;
+}
+
+static inline __m256i add_pairs(__m256i sum, __m256i pairs) {
+  return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+#endif
+
+// The four registers of two rows by sixteen tokens.
+struct DotBlock {
+  __m256i a_lo, a_hi, b_lo, b_hi;
+};
+
+template <typename C, int kQuads>
+static inline void dot_rows(I start, const uint8_t* w, const int8_t* x, I* out) {
+  DotBlock sum{start.lo, start.hi, start.lo, start.hi};
+#ifdef __AVXVNNI__
+#pragma GCC unroll 8
+  for (int j = 0; j < kQuads; ++j) {
+    const __m256i lo = load256(x + 64 * j), hi = load256(x + 64 * j + 32);
+    const __m256i a = broadcast_quad(w + kPanelQuad * j), b = broadcast_quad(w + kPanelRow + kPanelQuad * j);
+    sum = {_mm256_dpbusd_avx_epi32(sum.a_lo, a, lo), _mm256_dpbusd_avx_epi32(sum.a_hi, a, hi),
+           _mm256_dpbusd_avx_epi32(sum.b_lo, b, lo), _mm256_dpbusd_avx_epi32(sum.b_hi, b, hi)};
+  }
+#else
+  constexpr int kRun = dot_run<C, kQuads>();
+#pragma GCC unroll 8
+  for (int j = 0; j < kQuads; j += kRun) {
+    const __m256i zero = _mm256_setzero_si256();
+    DotBlock pairs{zero, zero, zero, zero};
+    // Unrolled, compilers do all products first and keep them in memory.
+#pragma GCC unroll 4
+    for (int i = j; i < j + kRun; ++i) {
+      const __m256i lo = load256(x + 64 * i), hi = load256(x + 64 * i + 32);
+      const __m256i a = broadcast_quad(w + kPanelQuad * i), b = broadcast_quad(w + kPanelRow + kPanelQuad * i);
+      pairs = {_mm256_add_epi16(pairs.a_lo, dot_pairs<C>(a, lo)), _mm256_add_epi16(pairs.a_hi, dot_pairs<C>(a, hi)),
+               _mm256_add_epi16(pairs.b_lo, dot_pairs<C>(b, lo)), _mm256_add_epi16(pairs.b_hi, dot_pairs<C>(b, hi))};
+    }
+    sum = {add_pairs(sum.a_lo, pairs.a_lo), add_pairs(sum.a_hi, pairs.a_hi), add_pairs(sum.b_lo, pairs.b_lo),
+           add_pairs(sum.b_hi, pairs.b_hi)};
+  }
+#endif
+  out[0] = {sum.a_lo, sum.a_hi};
+  out[1] = {sum.b_lo, sum.b_hi};
 }
 
 // Plain dot product of n (16 or 32) signed bytes.
 static inline int32_t dot_bytes(const int8_t* w, const int8_t* x, int n) {
   __m256i sum = _mm256_setzero_si256();
-  if (n == 32) {
-    const __m256i bytes = load256(w);
-    sum = dot_half(sum, bytes, _mm256_abs_epi8(bytes), x);
-  } else {
-    sum = _mm256_madd_epi16(_mm256_cvtepi8_epi16(load128(w)), _mm256_cvtepi8_epi16(load128(x)));
+  for (int j = 0; j < n; j += 16) {
+    const __m256i wide = _mm256_cvtepi8_epi16(load128(w + j));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(wide, _mm256_cvtepi8_epi16(load128(x + j))));
   }
   __m128i h = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
   h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));

@@ -6,18 +6,33 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/generic/codes.h"
+
 namespace stoke::kernels::STOKE_ISA {
 
-static constexpr uint8_t kWeightXor = 0;
+static constexpr DotTakes kDotTakes = DotTakes::kEither;
+static constexpr int kDotRows = 2;
+static constexpr int kPanelRow = 4, kPanelQuad = 64;
 
-static inline I dot_start(I) { return iset1(0); }
-
-static inline I dot_quad(I acc, const uint8_t* w, const int8_t* x) {
+static inline int8x16_t broadcast_quad(const void* p) {
   int32_t quad;
-  std::memcpy(&quad, w, sizeof quad);
-  const int8x16_t wide = vreinterpretq_s8_s32(vdupq_n_s32(quad));
-  for (int i = 0; i < 4; ++i) acc.q[i] = vdotq_s32(acc.q[i], wide, vld1q_s8(x + 16 * i));
-  return acc;
+  std::memcpy(&quad, p, sizeof quad);
+  return vreinterpretq_s8_s32(vdupq_n_s32(quad));
+}
+
+template <typename C, int kQuads>
+static inline void dot_rows(I start, const uint8_t* w, const int8_t* x, I* out) {
+  out[0] = out[1] = start;
+#pragma GCC unroll 8
+  for (int j = 0; j < kQuads; ++j) {
+    const int8x16_t a = broadcast_quad(w + kPanelQuad * j), b = broadcast_quad(w + kPanelRow + kPanelQuad * j);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const int8x16_t tokens = vld1q_s8(x + 64 * j + 16 * i);
+      out[0].q[i] = vdotq_s32(out[0].q[i], a, tokens);
+      out[1].q[i] = vdotq_s32(out[1].q[i], b, tokens);
+    }
+  }
 }
 
 // Plain dot product of n (16 or 32) signed bytes.

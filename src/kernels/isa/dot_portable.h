@@ -1,25 +1,29 @@
-// The integer dot product of quads: acc[lane] += sum of four products of signed bytes. Portable twin.
-//
-// An instruction set whose dot product wants one unsigned operand stores weights with kWeightXor applied (0x80 turns
-// q into q + 128) and takes the difference back through dot_start: exact either way.
+// The integer dot product of quads: sums of four products of bytes. Portable twin.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/generic/codes.h"
+
 namespace stoke::kernels::STOKE_ISA {
 
-static constexpr uint8_t kWeightXor = 0;
+static constexpr DotTakes kDotTakes = DotTakes::kSigned;
+static constexpr int kDotRows = 1;  // rows that dot_rows takes
+// Bytes between a panel's rows and between its quads, for each 32 elements of sixteen rows: row after row here, or
+// quad after quad.
+static constexpr int kPanelRow = 32, kPanelQuad = 4;
 
-// What an accumulator starts from, given the sum of the activations' bytes over the group.
-static inline I dot_start(I) { return iset1(0); }
-
-// w: one quad of weights for all lanes; x: 16 quads of activations.
-static inline I dot_quad(I acc, const uint8_t* w, const int8_t* x) {
-  for (int l = 0; l < 16; ++l) {
-    for (int j = 0; j < 4; ++j) acc.x[l] += static_cast<int8_t>(w[j]) * x[4 * l + j];
+// Sixteen tokens, a lane each: out[r] = start + the sum over kQuads quads of row r's codes (C: see codes.h) times
+// activations. w: in a panel. x: (kQuads, 16, 4).
+template <typename C, int kQuads>
+static inline void dot_rows(I start, const uint8_t* w, const int8_t* x, I* out) {
+  for (int j = 0; j < kQuads; ++j) {
+    for (int l = 0; l < 16; ++l) {
+      for (int e = 0; e < 4; ++e) start.x[l] += static_cast<int8_t>(w[kPanelQuad * j + e]) * x[(16 * j + l) * 4 + e];
+    }
   }
-  return acc;
+  out[0] = start;
 }
 
 // Plain dot product of n (16 or 32) signed bytes.

@@ -8,7 +8,7 @@
 
 #include <immintrin.h>
 
-#include "kernels/isa/gemm_avx512.h"
+#include "kernels/isa/pack_avx512.h"
 
 namespace stoke::kernels::STOKE_ISA {
 
@@ -61,8 +61,9 @@ static inline void scale_tile(const Panel& panel, const TileSource& x, int64_t g
   }
 }
 
-template <int kGroup, bool kMin>
+template <typename Kind>
 static void add_tile_amx(const Panel& panel, const TileSource& x, float (*acc)[16]) {
+  constexpr int kGroup = Kind::kGroup;
   alignas(64) int32_t dots[4][16][16];
   const int64_t groups = x.blocks * 32 / kGroup;
   V sum[16];
@@ -73,7 +74,7 @@ static void add_tile_amx(const Panel& panel, const TileSource& x, float (*acc)[1
   if (groups > 1) tile_dot<kGroup>(panel, x, 1, dots[1]);
   for (int64_t g = 0; g < groups; ++g) {
     if (g + 2 < groups) tile_dot<kGroup>(panel, x, g + 2, dots[(g + 2) & 3]);
-    scale_tile<kGroup, kMin>(panel, x, g, dots[g & 3], sum);
+    scale_tile<kGroup, Kind::kMin>(panel, x, g, dots[g & 3], sum);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < 16; ++r) vstore(acc[r], sum[r]);

@@ -1,11 +1,11 @@
 // How AVX-512 reads the block types: bytes of two rows a vector, scales of sixteen rows a vector.
 //
-// Two blocks share a vector (one below, one above); vpdpbusd then forms eight partial sums a block, and fold4's tree of
-// shuffles brings the sums of sixteen blocks into sixteen lanes: about 1.3 shuffles and adds a block.
+// Two blocks share a vector, one below, one above.
 #pragma once
 
 #include <immintrin.h>
 
+#include "kernels/generic/prefetch.h"
 #include "kernels/kernels.h"
 
 namespace stoke::kernels::STOKE_ISA {
@@ -65,8 +65,6 @@ struct Reader;
 template <>
 struct Reader<BlockQ4_0> {
   static constexpr int kOffset = 8;
-  // Of types whose blocks are 16 bytes of nibbles for each 32 elements: bytes u of separate nibbles.
-  static Bytes nibbles(Bytes v) { return v; }
   template <int S>
   static Bytes sub(const BlockQ4_0& a, const BlockQ4_0& b) {
     return nibbles16(a.qs, b.qs);
@@ -77,7 +75,6 @@ struct Reader<BlockQ4_0> {
 template <>
 struct Reader<BlockQ4_1> {
   static constexpr int kOffset = 0;
-  static Bytes nibbles(Bytes v) { return v; }
   template <int S>
   static Bytes sub(const BlockQ4_1& a, const BlockQ4_1& b) {
     return nibbles16(a.qs, b.qs);
@@ -240,7 +237,6 @@ static inline Bytes levels(Bytes nibbles, const int8_t* table, int offset) {
 template <>
 struct Reader<BlockIQ4_NL> {
   static constexpr int kOffset = 128;
-  static Bytes nibbles(Bytes v) { return levels(v, kIQ4Values, kOffset); }
   template <int S>
   static Bytes sub(const BlockIQ4_NL& a, const BlockIQ4_NL& b) {
     return levels(nibbles16(a.qs, b.qs), kIQ4Values, kOffset);
@@ -251,7 +247,6 @@ struct Reader<BlockIQ4_NL> {
 template <>
 struct Reader<BlockIQ4_XS> {
   static constexpr int kOffset = 128;
-  static Bytes nibbles(Bytes v) { return levels(v, kIQ4Values, kOffset); }
   template <int S>
   static Bytes sub(const BlockIQ4_XS& a, const BlockIQ4_XS& b) {
     return levels(nibbles16(a.qs + 16 * S, b.qs + 16 * S), kIQ4Values, kOffset);
@@ -270,7 +265,6 @@ struct Reader<BlockIQ4_XS> {
 template <>
 struct Reader<BlockMXFP4> {
   static constexpr int kOffset = 12;
-  static Bytes nibbles(Bytes v) { return levels(v, kFP4Doubled, kOffset); }
   template <int S>
   static Bytes sub(const BlockMXFP4& a, const BlockMXFP4& b) {
     return levels(nibbles16(a.qs, b.qs), kFP4Doubled, kOffset);
@@ -283,25 +277,9 @@ struct Reader<BlockMXFP4> {
   }
 };
 
-// Four vectors of dword partial sums to one: lane 4 h + i of 128-bit part p is the sum of vector i's part p.
-static inline __m512i fold4(__m512i a, __m512i b, __m512i c, __m512i d) {
-  const __m512i ab = _mm512_add_epi32(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
-  const __m512i cd = _mm512_add_epi32(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
-  return _mm512_add_epi32(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
-}
-
-// Sums over the low and the high half of 32 elements, for sixteen groups of 32.
-struct HalfSums {
-  __m512i low, high;
-};
-
-static inline HalfSums halves(__m512i lower, __m512i upper) {
-  return {_mm512_shuffle_i32x4(lower, upper, 0x88), _mm512_shuffle_i32x4(lower, upper, 0xdd)};
-}
-
 template <size_t kBytes>
 static inline void prefetch(const uint8_t* p) {
-  for (size_t line = 0; line < kBytes; line += 64) _mm_prefetch(reinterpret_cast<const char*>(p + line), _MM_HINT_T1);
+  for (size_t line = 0; line < kBytes; line += 64) prefetch_far(p + line);
 }
 
 }  // namespace stoke::kernels::STOKE_ISA

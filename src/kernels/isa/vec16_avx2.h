@@ -99,6 +99,13 @@ static inline I iload_i8(const int8_t* p) {
   const __m128i bytes = load128(p);
   return {_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128(bytes, 8))};
 }
+// 16 bytes of two nibbles each.
+static inline void inibbles(const void* p, I* low, I* high) {
+  const __m128i bytes = load128(p), mask = _mm_set1_epi8(15);
+  auto widen = [](__m128i b) { return I{_mm256_cvtepu8_epi32(b), _mm256_cvtepu8_epi32(_mm_srli_si128(b, 8))}; };
+  *low = widen(_mm_and_si128(bytes, mask));
+  *high = widen(_mm_and_si128(_mm_srli_epi16(bytes, 4), mask));
+}
 static inline void istore_i8(int8_t* p, I v) {
   // packs_epi32 works within 128-bit halves; the permute puts the quadwords back in order.
   const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(v.lo, v.hi), 0xd8);
@@ -107,6 +114,10 @@ static inline void istore_i8(int8_t* p, I v) {
 }
 static inline I iadd(I a, I b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
 static inline I isub(I a, I b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
+template <int kBits>
+static inline I ishift_left(I a) {
+  return {_mm256_slli_epi32(a.lo, kBits), _mm256_slli_epi32(a.hi, kBits)};
+}
 static inline int32_t isum(I v) {
   const __m256i h8 = _mm256_add_epi32(v.lo, v.hi);
   __m128i h = _mm_add_epi32(_mm256_castsi256_si128(h8), _mm256_extracti128_si256(h8, 1));

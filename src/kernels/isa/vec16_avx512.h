@@ -92,6 +92,10 @@ static inline void istore_i8(int8_t* p, I v) {
 }
 static inline I iadd(I a, I b) { return _mm512_add_epi32(a, b); }
 static inline I isub(I a, I b) { return _mm512_sub_epi32(a, b); }
+template <int kBits>
+static inline I ishift_left(I a) {
+  return _mm512_slli_epi32(a, kBits);
+}
 static inline int32_t isum(I v) { return _mm512_reduce_add_epi32(v); }
 static inline I vtoi(V v) { return _mm512_cvtps_epi32(v); }
 static inline V vfromi(I v) { return _mm512_cvtepi32_ps(v); }

@@ -148,6 +148,17 @@ static inline I iload_i8(const int8_t* p) {
   return {{vmovl_s16(vget_low_s16(low)), vmovl_s16(vget_high_s16(low)), vmovl_s16(vget_low_s16(high)),
            vmovl_s16(vget_high_s16(high))}};
 }
+// 16 bytes of two nibbles each.
+static inline void inibbles(const void* p, I* low, I* high) {
+  const uint8x16_t bytes = vld1q_u8(static_cast<const uint8_t*>(p));
+  auto widen = [](uint8x16_t b) {
+    const uint16x8_t l = vmovl_u8(vget_low_u8(b)), h = vmovl_u8(vget_high_u8(b));
+    auto four = [](uint16x4_t q) { return vreinterpretq_s32_u32(vmovl_u16(q)); };
+    return I{{four(vget_low_u16(l)), four(vget_high_u16(l)), four(vget_low_u16(h)), four(vget_high_u16(h))}};
+  };
+  *low = widen(vandq_u8(bytes, vdupq_n_u8(15)));
+  *high = widen(vshrq_n_u8(bytes, 4));
+}
 static inline void istore_i8(int8_t* p, I v) {
   const int16x8_t low = vcombine_s16(vqmovn_s32(v.q[0]), vqmovn_s32(v.q[1]));
   const int16x8_t high = vcombine_s16(vqmovn_s32(v.q[2]), vqmovn_s32(v.q[3]));
@@ -159,6 +170,11 @@ static inline I iadd(I a, I b) {
 }
 static inline I isub(I a, I b) {
   STOKE_QUARTERS a.q[i] = vsubq_s32(a.q[i], b.q[i]);
+  return a;
+}
+template <int kBits>
+static inline I ishift_left(I a) {
+  STOKE_QUARTERS a.q[i] = vshlq_n_s32(a.q[i], kBits);
   return a;
 }
 static inline int32_t isum(I v) { return vaddvq_s32(vaddq_s32(vaddq_s32(v.q[0], v.q[1]), vaddq_s32(v.q[2], v.q[3]))); }

@@ -160,6 +160,11 @@ static inline I isub(I a, I b) {
   STOKE_LANES a.x[l] -= b.x[l];
   return a;
 }
+template <int kBits>
+static inline I ishift_left(I a) {
+  STOKE_LANES a.x[l] = static_cast<int32_t>(static_cast<uint32_t>(a.x[l]) << kBits);
+  return a;
+}
 static inline int32_t isum(I v) {
   int32_t s = 0;
   STOKE_LANES s += v.x[l];

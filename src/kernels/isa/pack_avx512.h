@@ -1,17 +1,17 @@
-// Packing of panels with AVX-512: gemv_avx512.h's readers give the bytes of two rows and the scales of sixteen at a
-// time.
+// Packing of panels of rows with AVX-512, for tiles: readers_avx512.h gives the bytes of two rows and the scales of
+// sixteen at a time.
 #pragma once
 
 #include <immintrin.h>
 
+#include "kernels/isa/readers_avx512.h"
 #include "kernels/kernels.h"
 
 namespace stoke::kernels::STOKE_ISA {
 
 template <typename Block, int S>
 static inline void pack_sub(const uint8_t* base, size_t stride, uint8_t* out) {
-  // Readers give u = q + kOffset; the panel holds q ^ kWeightXor, that is q + 128 or q.
-  constexpr int kTake = Reader<Block>::kOffset - kWeightXor;
+  constexpr int kTake = Reader<Block>::kOffset - PanelCodes<Block>::kBias;  // readers give u = q + kOffset
   for (size_t r = 0; r < 16; r += r % 4 == 3 ? 5 : 1) {
     const auto& a = *reinterpret_cast<const Block*>(base + r * stride);
     const auto& b = *reinterpret_cast<const Block*>(base + (r + 4) * stride);

@@ -69,7 +69,7 @@ def at_least(multiple):
 class Comparison:
     def __init__(self, options):
         self.options = options
-        self.stoke = Stoke(options.stoke, options.threads)
+        self.stoke = Stoke(options.stoke, options.threads, options.isa)
         self.peer = Peer(options.llama, options.threads)
         self.report = Report()
         self.made = set()
@@ -219,6 +219,7 @@ def parse():
     parser.add_argument("--rows", default=",".join(ROWS), help="which of " + ", ".join(ROWS))
     parser.add_argument("--pairs", type=int, default=3, help="alternations of a row")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of both programs")
+    parser.add_argument("--isa", help="stoke's instruction set, for a llama.cpp that was built for that one")
     parser.add_argument("--depths", default="0,1024,4096,16384", help="context lengths of the context row")
     parser.add_argument("--keep", action="store_true", help="keep the synthetic models")
     parser.add_argument("--json", help="file for all samples")

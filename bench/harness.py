@@ -38,9 +38,10 @@ def median(values):
 class Stoke:
     """The program under test. `threads` 0 leaves the choice to it."""
 
-    def __init__(self, path, threads):
+    def __init__(self, path, threads, isa=None):
         self.path = path
-        self.flags = ["-t", str(threads)] if threads else []
+        self.threads = ["-t", str(threads)] if threads else []
+        self.flags = self.threads + (["--isa", isa] if isa else [])
 
     def json(self, *arguments):
         return json.loads(run([self.path, *arguments, "--json"]))
@@ -48,7 +49,7 @@ class Stoke:
     def profile(self):
         """The machine as it is now: DRAM read rate of all threads, and the int8 peak by kind of instruction."""
         report = json.loads(run([self.path, "profile", "--json", "--refresh", "--no-disk", "--quiet",
-                                 *self.flags]))
+                                 *self.threads]))
         return {"dram_read_bytes_per_s": report["dram_read"]["all_threads_bytes_per_s"],
                 "int8_ops_per_s": {p["name"]: p["all_threads_ops_per_s"] for p in report["peaks"]
                                    if p["kind"] == "int8"}}

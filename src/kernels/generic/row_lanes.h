@@ -78,29 +78,35 @@ template <typename Block, int kTokens, typename Acts>
   }
 }
 
-// Adds elements [32 S, + 32) of block `block`. acc: (tokens).
-template <typename Block, int S, typename Acts>
-[[gnu::always_inline]] static inline void add_lane_sub(Quads<Block>& quads, const auto& rows, const Acts& x,
-                                                       int64_t block, const WF* d, const WF* m, WF* acc) {
+// Adds elements [32 S, + 32) of block `block`, whose quads are w. acc: (tokens).
+template <typename Block, int S, int kStep>
+[[gnu::always_inline]] static inline void add_quads(const W* w, const LaneActs<kStep>& x, int64_t block, const WF* d,
+                                                    const WF* m, WF* acc) {
   using T = BlockTraits<Block>;
   constexpr int kHalves = 32 / T::kGroup, kQuads = T::kGroup / 4;
-  quads.template begin<S>(rows);
-  W w[8];
-  take_quads<Block, S>(std::make_integer_sequence<int, 8>(), quads, w);
 #pragma GCC unroll 2
   for (int h = 0; h < kHalves; ++h) {
     const int64_t group = (block * (T::kElems / 32) + S) * kHalves + h;
     const int g = S * kHalves + h;
-    int32_t start[Acts::kStep];
+    int32_t start[kStep];
     x.template starts<LaneCodes<Block>::kBias, kHalves>(group, start);
     int64_t t = 0;
-    if constexpr (Acts::kStep > 1) {
+    if constexpr (kStep > 1) {
       for (; t + kTogether <= x.tokens(); t += kTogether) {
         add_group<Block, kTogether>(w + h * kQuads, x, group, t, start, d[g], m + g, acc);
       }
     }
     for (; t < x.tokens(); ++t) add_group<Block, 1>(w + h * kQuads, x, group, t, start, d[g], m + g, acc);
   }
+}
+
+template <typename Block, int S, typename Acts>
+[[gnu::always_inline]] static inline void add_lane_sub(Quads<Block>& quads, const auto& rows, const Acts& x,
+                                                       int64_t block, const WF* d, const WF* m, WF* acc) {
+  quads.template begin<S>(rows);
+  W w[8];
+  take_quads<Block, S>(std::make_integer_sequence<int, 8>(), quads, w);
+  add_quads<Block, S>(w, x, block, d, m, acc);
 }
 
 template <typename Block, typename Acts, int... S>

@@ -9,30 +9,9 @@
 #include <immintrin.h>
 
 #include "kernels/isa/pack_avx512.h"
+#include "kernels/isa/tiles.h"
 
 namespace stoke::kernels::STOKE_ISA {
-
-// Tile registers are configured while an object of this kind lives. 0: C; 2: A; 3: B.
-struct TileSession {
-  explicit TileSession(int group) {
-    struct alignas(64) {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {};
-      uint8_t rows[16] = {};
-    } config;
-    const auto bytes = static_cast<uint16_t>(group);
-    config.row_bytes[0] = 64;
-    config.rows[0] = 16;
-    config.row_bytes[2] = bytes;
-    config.rows[2] = 16;
-    config.row_bytes[3] = 64;
-    config.rows[3] = static_cast<uint8_t>(group / 4);
-    _tile_loadconfig(&config);
-  }
-  ~TileSession() { _tile_release(); }
-  TileSession(const TileSession&) = delete;
-  TileSession& operator=(const TileSession&) = delete;
-};
 
 // Integer sums of one group into `out`. The processor renames tile registers, so two steps can be under way in one.
 template <int kGroup>
@@ -69,6 +48,7 @@ static void add_tile_amx(const Panel& panel, const TileSource& x, float (*acc)[1
   V sum[16];
 #pragma GCC unroll 16
   for (int r = 0; r < 16; ++r) sum[r] = vload(acc[r]);
+  before_tile_loads();
   // Two steps ahead: stores of a tile must have left for the cache before the vector unit reads them.
   tile_dot<kGroup>(panel, x, 0, dots[0]);
   if (groups > 1) tile_dot<kGroup>(panel, x, 1, dots[1]);

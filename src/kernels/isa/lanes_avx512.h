@@ -83,15 +83,19 @@ static inline __m512i four_rows(const auto& rows, int r, size_t at) {
   return _mm512_mask_broadcast_i32x4(c, 0xf000, part(r + 12));
 }
 
+// Turns 4 x 4 dwords in each 128-bit part: out[j] holds dword j of each input.
+static inline void turn4(const W* in, W* out) {
+  const W a = _mm512_unpacklo_epi32(in[0], in[1]), b = _mm512_unpackhi_epi32(in[0], in[1]);
+  const W c = _mm512_unpacklo_epi32(in[2], in[3]), d = _mm512_unpackhi_epi32(in[2], in[3]);
+  out[0] = _mm512_unpacklo_epi64(a, c);
+  out[1] = _mm512_unpackhi_epi64(a, c);
+  out[2] = _mm512_unpacklo_epi64(b, d);
+  out[3] = _mm512_unpackhi_epi64(b, d);
+}
+
 static inline void load_quads(const auto& rows, size_t at, W* w) {
-  const W r0 = four_rows(rows, 0, at), r1 = four_rows(rows, 1, at);
-  const W r2 = four_rows(rows, 2, at), r3 = four_rows(rows, 3, at);
-  const W a = _mm512_unpacklo_epi32(r0, r1), b = _mm512_unpackhi_epi32(r0, r1);
-  const W c = _mm512_unpacklo_epi32(r2, r3), d = _mm512_unpackhi_epi32(r2, r3);
-  w[0] = _mm512_unpacklo_epi64(a, c);
-  w[1] = _mm512_unpackhi_epi64(a, c);
-  w[2] = _mm512_unpacklo_epi64(b, d);
-  w[3] = _mm512_unpackhi_epi64(b, d);
+  const W in[4] = {four_rows(rows, 0, at), four_rows(rows, 1, at), four_rows(rows, 2, at), four_rows(rows, 3, at)};
+  turn4(in, w);
 }
 
 static inline W load_words(const Strips& rows, size_t at) {

@@ -14,6 +14,9 @@ namespace {
 constexpr int64_t kPromptBlockRows = 128;
 constexpr int64_t kTokenBlockRows = 1024;
 constexpr int64_t kTokenBlockBytes = 1 << 20;
+// Of a few tokens, too: their products run at the speed of memory.
+constexpr int64_t kFewTokens = 12;
+constexpr int64_t kFewBlockRows = 256;
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -21,7 +24,9 @@ size_t align(size_t bytes) { return (bytes + kScratchAlignment - 1) / kScratchAl
 
 size_t worker_bytes() { return align(kernels::scratch_bytes()); }
 
-int64_t up_floats(int64_t max_tokens) { return std::max(max_tokens * kPromptBlockRows, kTokenBlockRows); }
+int64_t up_floats(int64_t max_tokens) {
+  return std::max({max_tokens * kPromptBlockRows, std::min(max_tokens, kFewTokens) * kFewBlockRows, kTokenBlockRows});
+}
 
 RowsView cut(const RowsView& view, RowRange rows) {
   RowsView out = view;
@@ -32,14 +37,14 @@ RowsView cut(const RowsView& view, RowRange rows) {
 
 // Enough blocks that the threads end together, large enough to be worth taking.
 int64_t block_rows(int64_t all_rows, int64_t tokens, size_t row_bytes, int threads) {
-  if (tokens > 1) {
+  if (tokens > kFewTokens) {
     const int64_t even = round_up(all_rows / (int64_t{16} * threads), kernels::kRowTile);
     return std::clamp(even, kernels::kRowTile, kPromptBlockRows);
   }
-  const int64_t big =
-      std::clamp(kTokenBlockBytes / static_cast<int64_t>(row_bytes), kernels::kRowTile, kTokenBlockRows);
+  const int64_t most = tokens == 1 ? kTokenBlockRows : kFewBlockRows;
+  const int64_t big = std::clamp(kTokenBlockBytes / static_cast<int64_t>(row_bytes), kernels::kRowTile, most);
   const int64_t blocks = std::max(int64_t{4} * threads, round_up((all_rows + big - 1) / big, threads));
-  return std::min(round_up((all_rows + blocks - 1) / blocks, kernels::kRowTile), kTokenBlockRows);
+  return std::min(round_up((all_rows + blocks - 1) / blocks, kernels::kRowTile), most);
 }
 
 }  // namespace

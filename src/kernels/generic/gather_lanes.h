@@ -19,7 +19,7 @@ static void gather_lanes(const GatherArgs& a) {
       next[r] = a.rows[j + kLanes + r < a.count ? j + kLanes + r : a.count - 1];
     }
     WF acc[1];
-    lane_rows<Block>(Scattered{rows, 0}, a.x.k, x, acc, [&](size_t at, auto bytes) {
+    lane_rows<Block, 1>(Scattered{rows, 0}, a.x.k, x, acc, [&](size_t at, auto bytes) {
       for (int r = 0; r < kLanes; ++r) prefetch_all<bytes()>(next[r] + at);
     });
     store_some(acc, 1, count, a.y + j, 0);

@@ -49,6 +49,15 @@ struct LaneActs {
 template <typename Block>
 using LaneCodes = decltype(codes_for<kRowsTake, BlockTraits<Block>>());
 
+// kLanes rows: codes of 32 elements, scales of a block.
+template <typename Block>
+struct LaneTile {
+  using T = BlockTraits<Block>;
+  Quads<Block> quads;
+  W w[8];
+  WF d[T::kElems / T::kGroup], m[T::kMin ? T::kElems / T::kGroup : 1];
+};
+
 template <typename Block, int S, int... J>
 [[gnu::always_inline]] static inline void take_quads(std::integer_sequence<int, J...>, const Quads<Block>& quads,
                                                      W* w) {
@@ -58,66 +67,69 @@ template <typename Block, int S, int... J>
   ((w[J] = take(quads.template quad<S, J>())), ...);
 }
 
-// Scales the sums of group `group` of kTokens tokens from t on, and adds them. w: the group's quads.
-template <typename Block, int kTokens, typename Acts>
-[[gnu::always_inline]] static inline void add_group(const W* w, const Acts& x, int64_t group, int64_t t,
-                                                    const int32_t* start, WF d, const WF* m, WF* acc) {
+// Adds group `group` of kTokens tokens from t on, the g-th of the block. acc: (kTiles, kStep).
+template <typename Block, int kTiles, int kTokens, typename Acts>
+[[gnu::always_inline]] static inline void add_group(const LaneTile<Block>* tiles, int g, const Acts& x, int64_t group,
+                                                    int64_t t, const int32_t* start, WF* acc) {
   using T = BlockTraits<Block>;
   constexpr int kHalves = 32 / T::kGroup, kQuads = T::kGroup / 4;
-  W dots[kTokens];
-  for (int i = 0; i < kTokens; ++i) dots[i] = LaneCodes<Block>::kBias == 0 ? w_zero() : w_set1(start[t + i]);
-  dot_quads<LaneCodes<Block>, kQuads, kTokens>(w, x.quads(group * kQuads, t), Acts::kStep * 4, dots);
+  W dots[kTiles][kTokens];
+  const W* w[kTiles];
+#pragma GCC unroll 2
+  for (int k = 0; k < kTiles; ++k) {
+    w[k] = tiles[k].w + g % kHalves * kQuads;
+#pragma GCC unroll 8
+    for (int i = 0; i < kTokens; ++i) dots[k][i] = LaneCodes<Block>::kBias == 0 ? w_zero() : w_set1(start[t + i]);
+  }
+  dot_quads<LaneCodes<Block>, kQuads>(w, x.quads(group * kQuads, t), Acts::kStep * 4, dots);
 #pragma GCC unroll 8
   for (int i = 0; i < kTokens; ++i) {
     const WF dx = wf_set1(x.d[group / kHalves * Acts::kStep + t + i]);
-    acc[t + i] = wf_fma(wf_mul(d, dx), wf_from(dots[i]), acc[t + i]);
-    if constexpr (T::kMin) {
-      const float* s = kHalves == 1 ? x.s32 : x.s16;
-      acc[t + i] = wf_fma(*m, wf_set1(s[group * Acts::kStep + t + i]), acc[t + i]);
+    const float* s = kHalves == 1 ? x.s32 : x.s16;
+#pragma GCC unroll 2
+    for (int k = 0; k < kTiles; ++k) {
+      WF& sum = acc[k * Acts::kStep + t + i];
+      sum = wf_fma(wf_mul(tiles[k].d[g], dx), wf_from(dots[k][i]), sum);
+      if constexpr (T::kMin) sum = wf_fma(tiles[k].m[g], wf_set1(s[group * Acts::kStep + t + i]), sum);
     }
   }
 }
 
-// Adds elements [32 S, + 32) of block `block`, whose quads are w. acc: (tokens).
-template <typename Block, int S, int kStep>
-[[gnu::always_inline]] static inline void add_quads(const W* w, const LaneActs<kStep>& x, int64_t block, const WF* d,
-                                                    const WF* m, WF* acc) {
+// Adds elements [32 S, + 32) of block `block`.
+template <typename Block, int kTiles, int S, typename Acts>
+[[gnu::always_inline]] static inline void add_lane_sub(LaneTile<Block>* tiles, const auto& rows, const Acts& x,
+                                                       int64_t block, WF* acc) {
   using T = BlockTraits<Block>;
-  constexpr int kHalves = 32 / T::kGroup, kQuads = T::kGroup / 4;
+  constexpr int kHalves = 32 / T::kGroup;
+#pragma GCC unroll 2
+  for (int k = 0; k < kTiles; ++k) {
+    tiles[k].quads.template begin<S>(rows.tile(k));
+    take_quads<Block, S>(std::make_integer_sequence<int, 8>(), tiles[k].quads, tiles[k].w);
+  }
 #pragma GCC unroll 2
   for (int h = 0; h < kHalves; ++h) {
     const int64_t group = (block * (T::kElems / 32) + S) * kHalves + h;
     const int g = S * kHalves + h;
-    int32_t start[kStep];
+    int32_t start[Acts::kStep];
     x.template starts<LaneCodes<Block>::kBias, kHalves>(group, start);
     int64_t t = 0;
-    if constexpr (kStep > 1) {
+    if constexpr (Acts::kStep > 1) {
       for (; t + kTogether <= x.tokens(); t += kTogether) {
-        add_group<Block, kTogether>(w + h * kQuads, x, group, t, start, d[g], m + g, acc);
+        add_group<Block, kTiles, kTogether>(tiles, g, x, group, t, start, acc);
       }
     }
-    for (; t < x.tokens(); ++t) add_group<Block, 1>(w + h * kQuads, x, group, t, start, d[g], m + g, acc);
+    for (; t < x.tokens(); ++t) add_group<Block, kTiles, 1>(tiles, g, x, group, t, start, acc);
   }
 }
 
-template <typename Block, int S, typename Acts>
-[[gnu::always_inline]] static inline void add_lane_sub(Quads<Block>& quads, const auto& rows, const Acts& x,
-                                                       int64_t block, const WF* d, const WF* m, WF* acc) {
-  quads.template begin<S>(rows);
-  W w[8];
-  take_quads<Block, S>(std::make_integer_sequence<int, 8>(), quads, w);
-  add_quads<Block, S>(w, x, block, d, m, acc);
-}
-
-template <typename Block, typename Acts, int... S>
-[[gnu::always_inline]] static inline void add_lane_subs(std::integer_sequence<int, S...>, const auto& rows,
-                                                        const Acts& x, int64_t block, const WF* d, const WF* m, WF* acc,
+template <typename Block, int kTiles, typename Acts, int... S>
+[[gnu::always_inline]] static inline void add_lane_subs(std::integer_sequence<int, S...>, LaneTile<Block>* tiles,
+                                                        const auto& rows, const Acts& x, int64_t block, WF* acc,
                                                         const auto& ahead) {
   constexpr size_t kPart = sizeof(Block) / sizeof...(S);
   const size_t at = static_cast<size_t>(block) * sizeof(Block);
-  Quads<Block> quads;
   constexpr std::integral_constant<size_t, kPart> kBytes;
-  ((ahead(at + S * kPart, kBytes), add_lane_sub<Block, S>(quads, rows, x, block, d, m, acc)), ...);
+  ((ahead(at + S * kPart, kBytes), add_lane_sub<Block, kTiles, S>(tiles, rows, x, block, acc)), ...);
 }
 
 // Longer strips are no better.
@@ -125,19 +137,21 @@ static constexpr int64_t kRegionBytes = int64_t{4} << 20;
 static constexpr size_t kLongRow = 4096;     // bytes
 static constexpr size_t kAheadInRow = 1024;  // bytes
 
-// kLanes whole rows. ahead(at, bytes): called for bytes [at, at + bytes) of the rows ascending, to ask for what comes
-// later; `bytes` is a constant, so that its loop is none.
-template <typename Block, typename Acts>
+// kTiles times kLanes whole rows. ahead(at, bytes): called for bytes [at, at + bytes) of the rows ascending, to ask for
+// what comes later; `bytes` is a constant, so that its loop is none. acc: (kTiles, kStep).
+template <typename Block, int kTiles, typename Acts>
 [[gnu::always_inline]] static inline void lane_rows(const auto& rows, int64_t cols, const Acts& x, WF* acc,
                                                     const auto& ahead) {
   using T = BlockTraits<Block>;
-  constexpr int kGroups = T::kElems / T::kGroup;
-  for (int64_t t = 0; t < x.tokens(); ++t) acc[t] = wf_zero();
+  for (int64_t i = 0; i < kTiles * Acts::kStep; ++i) acc[i] = wf_zero();
   for (int64_t i = 0; i < cols / T::kElems; ++i) {
     const auto at = rows.at(static_cast<size_t>(i) * sizeof(Block));
-    WF d[kGroups], m[T::kMin ? kGroups : 1];
-    lane_scales(static_cast<const Block*>(nullptr), at, d, m);
-    add_lane_subs<Block>(std::make_integer_sequence<int, T::kElems / 32>(), at, x, i, d, m, acc, ahead);
+    LaneTile<Block> tiles[kTiles];
+#pragma GCC unroll 2
+    for (int k = 0; k < kTiles; ++k) {
+      lane_scales(static_cast<const Block*>(nullptr), at.tile(k), tiles[k].d, tiles[k].m);
+    }
+    add_lane_subs<Block, kTiles>(std::make_integer_sequence<int, T::kElems / 32>(), tiles, at, x, i, acc, ahead);
   }
 }
 
@@ -146,7 +160,7 @@ template <typename Block, typename Acts>
 static inline void some_lanes(const std::byte* const* rows, int count, int64_t cols, const Acts& x, WF* acc) {
   const std::byte* all[kLanes];
   for (int r = 0; r < kLanes; ++r) all[r] = rows[r < count ? r : count - 1];
-  lane_rows<Block>(Scattered{all, 0}, cols, x, acc, [](size_t, auto) {});
+  lane_rows<Block, 1>(Scattered{all, 0}, cols, x, acc, [](size_t, auto) {});
 }
 
 static inline void store_some(const WF* acc, int64_t tokens, int count, float* y, int64_t y_stride) {
@@ -158,74 +172,84 @@ static inline void store_some(const WF* acc, int64_t tokens, int count, float* y
 }
 
 // Rows that follow one another, asked for some way ahead in each.
-template <typename Block>
+template <typename Block, int kTiles>
 static inline void long_lanes(const uint8_t* rows, size_t stride, int64_t cols, const auto& x, WF* acc) {
-  lane_rows<Block>(Strips{rows, stride, kStripRows * stride}, cols, x, acc, [&](size_t at, auto bytes) {
-    const size_t ahead = at + kAheadInRow;
-    // Past a row's end begins the row kLanes further on.
-    const uint8_t* p = rows + ahead + (ahead >= stride ? (kLanes - 1) * stride : 0);
-    for (size_t r = 0; r < kLanes; ++r) prefetch_all<bytes()>(p + r * stride);
-  });
+  constexpr size_t kRows = kTiles * kLanes;
+  lane_rows<Block, kTiles>(Strips{rows, stride, kTiles * kStripRows * stride}, cols, x, acc,
+                           [&](size_t at, auto bytes) {
+                             const size_t ahead = at + kAheadInRow;
+                             // Past a row's end begins the row kRows further on.
+                             const uint8_t* p = rows + ahead + (ahead >= stride ? (kRows - 1) * stride : 0);
+                             for (size_t r = 0; r < kRows; ++r) prefetch_all<bytes()>(p + r * stride);
+                           });
 }
 
-// kStripRows rows of each strip; asks for those that follow in each, in the order they lie in memory.
-template <typename Block>
+// kTiles * kStripRows rows of each strip; asks for those that follow in each, in the order they lie in memory.
+template <typename Block, int kTiles>
 static inline void short_lanes(const Strips& rows, int64_t cols, const auto& x, WF* acc) {
-  lane_rows<Block>(rows, cols, x, acc, [&](size_t at, auto bytes) {
-    const uint8_t* next = rows.base + kStripRows * (rows.stride + at);
-    for (size_t q = 0; q < kStrips; ++q) prefetch_all<kStripRows * bytes()>(next + q * rows.strip);
+  constexpr size_t kRows = kTiles * kStripRows;
+  lane_rows<Block, kTiles>(rows, cols, x, acc, [&](size_t at, auto bytes) {
+    const uint8_t* next = rows.base + kRows * (rows.stride + at);
+    for (size_t q = 0; q < kStrips; ++q) prefetch_all<kRows * bytes(), (kTiles > 1)>(next + q * rows.strip);
   });
 }
 
-// How many of `rows` rows, a multiple of kLanes, are read as strips: offsets are 32 bits. Strips whole pages apart
+// How many of `rows` rows, both multiples of step, are read as strips: offsets are 32 bits. Strips whole pages apart
 // would share the sets of the first-level cache.
-static inline int64_t strip_rows(int64_t rows, size_t stride) {
+static inline int64_t strip_rows(int64_t rows, int64_t step, size_t stride) {
   constexpr size_t kPage = 4096;
   constexpr size_t kApart = 256;
-  const int64_t most = kRegionBytes / static_cast<int64_t>(stride) / kLanes * kLanes;
+  const int64_t most = kRegionBytes / static_cast<int64_t>(stride) / step * step;
   int64_t taken = rows < most ? rows : most;
-  for (; taken > kLanes; taken -= kLanes) {
+  for (; taken > step; taken -= step) {
     const size_t apart = static_cast<size_t>(taken / kStrips) * stride % kPage;
     if (apart >= kApart && apart <= kPage - kApart) break;
   }
   return taken;
 }
 
-// acc: (tokens). kStripRows rows follow one another; the next ones are `apart` rows on.
+// acc: (kTiles, kStep). kTiles * kStripRows rows follow one another; the next ones are `apart` rows on.
+template <int kTiles, int64_t kStep>
 static inline void store_strips(const WF* acc, int64_t tokens, int64_t apart, float* y, int64_t y_stride) {
-  for (int64_t t = 0; t < tokens; ++t) {
-    float out[kLanes];
-    wf_store(out, acc[t]);
-    for (int q = 0; q < kStrips; ++q) {
-      std::memcpy(y + t * y_stride + q * apart, out + kStripRows * q, kStripRows * sizeof(float));
+  for (int k = 0; k < kTiles; ++k) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      float out[kLanes];
+      wf_store(out, acc[k * kStep + t]);
+      float* to = y + t * y_stride + k * kStripRows;
+      for (int q = 0; q < kStrips; ++q) std::memcpy(to + q * apart, out + kStripRows * q, kStripRows * sizeof(float));
     }
   }
 }
 
-// The first of `rows` rows, a multiple of kLanes; returns how many.
-template <typename Block, typename Acts>
+// The first of `rows` rows, a multiple of kTiles * kLanes; returns how many.
+template <typename Block, int kTiles, typename Acts>
 static int64_t region_lanes(const MatmulArgs& a, int64_t row, int64_t rows, const Acts& x) {
   const size_t stride = a.w.row_bytes;
   const auto* data = reinterpret_cast<const uint8_t*>(a.w.data) + static_cast<size_t>(row) * stride;
-  WF acc[Acts::kStep];
+  constexpr int64_t kRows = kTiles * kStripRows;
+  WF acc[kTiles * Acts::kStep];
   if (stride >= kLongRow) {
-    long_lanes<Block>(data, stride, a.w.cols, x, acc);
-    store_strips(acc, x.tokens(), kStripRows, a.y + row, a.y_stride);
-    return kLanes;
+    long_lanes<Block, kTiles>(data, stride, a.w.cols, x, acc);
+    store_strips<kTiles, Acts::kStep>(acc, x.tokens(), kRows, a.y + row, a.y_stride);
+    return kTiles * kLanes;
   }
-  const int64_t taken = strip_rows(rows, stride), strip_size = taken / kStrips;
-  for (int64_t i = 0; i < strip_size; i += kStripRows) {
+  const int64_t taken = strip_rows(rows, kTiles * kLanes, stride), strip_size = taken / kStrips;
+  for (int64_t i = 0; i < strip_size; i += kRows) {
     const Strips strips{data + static_cast<size_t>(i) * stride, stride, static_cast<size_t>(strip_size) * stride};
-    short_lanes<Block>(strips, a.w.cols, x, acc);
-    store_strips(acc, x.tokens(), strip_size, a.y + row + i, a.y_stride);
+    short_lanes<Block, kTiles>(strips, a.w.cols, x, acc);
+    store_strips<kTiles, Acts::kStep>(acc, x.tokens(), strip_size, a.y + row + i, a.y_stride);
   }
   return taken;
 }
 
 template <typename Block, typename Acts>
 static void matmul_lanes(const MatmulArgs& a, const Acts& x) {
-  const int64_t rows = a.w.rows.size(), whole = rows / kLanes * kLanes;
-  for (int64_t row = 0; row < whole;) row += region_lanes<Block>(a, row, whole - row, x);
+  constexpr int kTiles = Acts::kStep == 1 ? 1 : kFewTiles;
+  const int64_t rows = a.w.rows.size(), whole = rows / kLanes * kLanes,
+                tiled = rows / (kTiles * kLanes) * kTiles * kLanes;
+  int64_t row = 0;
+  while (row < tiled) row += region_lanes<Block, kTiles>(a, row, tiled - row, x);
+  while (row < whole) row += region_lanes<Block, 1>(a, row, whole - row, x);
   if (whole == rows) return;
   const std::byte* rest[kLanes] = {};
   const int count = static_cast<int>(rows - whole);

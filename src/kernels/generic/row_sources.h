@@ -15,6 +15,8 @@ struct Strips {
   const uint8_t* operator()(int r) const {
     return base + static_cast<size_t>(r / kStripRows) * strip + static_cast<size_t>(r % kStripRows) * stride;
   }
+  // The k-th kStripRows rows of each strip.
+  Strips tile(int k) const { return {base + static_cast<size_t>(k * kStripRows) * stride, stride, strip}; }
   Strips at(size_t bytes) const { return {base + bytes, stride, strip}; }
 };
 
@@ -22,6 +24,7 @@ struct Scattered {
   const std::byte* const* rows;
   size_t offset;
   const uint8_t* operator()(int r) const { return reinterpret_cast<const uint8_t*>(rows[r]) + offset; }
+  Scattered tile(int) const { return *this; }
   Scattered at(size_t bytes) const { return {rows, offset + bytes}; }
 };
 

@@ -20,8 +20,8 @@ namespace stoke::kernels::STOKE_ISA {
 
 using W = __m256i;
 using WF = __m256;
-// Tokens whose sums are under way side by side.
-static constexpr int kTogether = 2;
+// Tokens whose sums are under way side by side, of how many times kLanes rows.
+static constexpr int kTogether = 2, kFewTiles = 1;
 
 #if defined(__AVXVNNI__) || defined(__AVX512VNNI__)
 #define STOKE_ROWS_VNNI
@@ -146,21 +146,23 @@ static inline __m256i add_products(__m256i sum, __m256i w, __m256i x) {
 }
 #endif
 
-// sums[t] += the sum over kQuads quads of each row's codes times those of token t's activations; quad j of these lies
-// at x + j * step + 4 * t. One token has two chains of sums: an instruction takes five cycles.
-template <typename Code, int kQuads, int kTokens>
-[[gnu::always_inline]] static inline void dot_quads(const W* w, const int8_t* x, int64_t step, W* sums) {
+// sums[k][t] += the sum over kQuads quads of the codes of tile k's rows times those of token t's activations; quad j of
+// these lies at x + j * step + 4 * t. One token has two chains of sums: an instruction takes five cycles.
+template <typename Code, int kQuads, int kTiles, int kTokens>
+[[gnu::always_inline]] static inline void dot_quads(const W* const (&w)[kTiles], const int8_t* x, int64_t step,
+                                                    W (&sums)[kTiles][kTokens]) {
+  static_assert(kTiles == 1);
 #ifdef STOKE_ROWS_VNNI
   W other = _mm256_setzero_si256();
 #pragma GCC unroll 8
   for (int j = 0; j < kQuads; ++j) {
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      W& sum = kTokens == 1 && j % 2 != 0 ? other : sums[t];
-      sum = add_products(sum, w[j], same_quad(x + j * step + 4 * t));
+      W& sum = kTokens == 1 && j % 2 != 0 ? other : sums[0][t];
+      sum = add_products(sum, w[0][j], same_quad(x + j * step + 4 * t));
     }
   }
-  if (kTokens == 1) sums[0] = _mm256_add_epi32(sums[0], other);
+  if (kTokens == 1) sums[0][0] = _mm256_add_epi32(sums[0][0], other);
 #else
   constexpr int kRun = dot_run<Code, kQuads>();
   __m256i pairs[kTokens];
@@ -168,9 +170,9 @@ template <typename Code, int kQuads, int kTokens>
   for (int j = 0; j < kQuads; ++j) {
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      const __m256i two = dot_pairs<Code>(w[j], same_quad(x + j * step + 4 * t));
+      const __m256i two = dot_pairs<Code>(w[0][j], same_quad(x + j * step + 4 * t));
       pairs[t] = j % kRun == 0 ? two : _mm256_add_epi16(pairs[t], two);
-      if (j % kRun == kRun - 1) sums[t] = add_pairs(sums[t], pairs[t]);
+      if (j % kRun == kRun - 1) sums[0][t] = add_pairs(sums[0][t], pairs[t]);
     }
   }
 #endif

@@ -20,7 +20,7 @@ namespace stoke::kernels::STOKE_ISA {
 
 using W = __m512i;
 using WF = __m512;
-static constexpr int kTogether = 4;
+static constexpr int kTogether = 4, kFewTiles = 2;
 static constexpr DotTakes kRowsTake = DotTakes::kUnsigned;
 
 static inline WF wf_zero() { return _mm512_setzero_ps(); }
@@ -127,18 +127,24 @@ static inline W same_quad(const int8_t* p) {
   return _mm512_set1_epi32(quad);
 }
 
-template <typename Code, int kQuads, int kTokens>
-static inline void dot_quads(const W* w, const int8_t* x, int64_t step, W* sums) {
+template <typename Code, int kQuads, int kTiles, int kTokens>
+[[gnu::always_inline]] static inline void dot_quads(const W* const (&w)[kTiles], const int8_t* x, int64_t step,
+                                                    W (&sums)[kTiles][kTokens]) {
+  constexpr bool kOne = kTiles * kTokens == 1;
   W other = _mm512_setzero_si512();
 #pragma GCC unroll 8
   for (int j = 0; j < kQuads; ++j) {
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      W& sum = kTokens == 1 && j % 2 != 0 ? other : sums[t];
-      sum = _mm512_dpbusd_epi32(sum, w[j], same_quad(x + j * step + 4 * t));
+      const W quad = same_quad(x + j * step + 4 * t);
+#pragma GCC unroll 2
+      for (int k = 0; k < kTiles; ++k) {
+        W& sum = kOne && j % 2 != 0 ? other : sums[k][t];
+        sum = _mm512_dpbusd_epi32(sum, w[k][j], quad);
+      }
     }
   }
-  if (kTokens == 1) sums[0] = _mm512_add_epi32(sums[0], other);
+  if (kOne) sums[0][0] = _mm512_add_epi32(sums[0][0], other);
 }
 
 }  // namespace stoke::kernels::STOKE_ISA

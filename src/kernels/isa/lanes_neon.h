@@ -25,7 +25,7 @@ struct W {
 struct WF {
   float32x4_t h[2];
 };
-static constexpr int kTogether = 4;
+static constexpr int kTogether = 4, kFewTiles = 1;
 static constexpr DotTakes kRowsTake = DotTakes::kEither;
 
 template <typename F>
@@ -155,8 +155,10 @@ static inline Halves load_halves(const auto& rows, size_t at) {
           wf_each([&](int i) { return widen(vshrn_n_u32(words.h[i], 16)); })};
 }
 
-template <typename Code, int kQuads, int kTokens>
-static inline void dot_quads(const W* w, const int8_t* x, int64_t step, W* sums) {
+template <typename Code, int kQuads, int kTiles, int kTokens>
+[[gnu::always_inline]] static inline void dot_quads(const W* const (&w)[kTiles], const int8_t* x, int64_t step,
+                                                    W (&sums)[kTiles][kTokens]) {
+  static_assert(kTiles == 1);
 #pragma GCC unroll 8
   for (int j = 0; j < kQuads; ++j) {
 #pragma GCC unroll 8
@@ -164,8 +166,8 @@ static inline void dot_quads(const W* w, const int8_t* x, int64_t step, W* sums)
       const int8x16_t quad = broadcast_quad(x + j * step + 4 * t);
 #pragma GCC unroll 2
       for (int i = 0; i < 2; ++i) {
-        const int32x4_t sum = vreinterpretq_s32_u32(sums[t].h[i]);
-        sums[t].h[i] = vreinterpretq_u32_s32(vdotq_s32(sum, vreinterpretq_s8_u32(w[j].h[i]), quad));
+        const int32x4_t sum = vreinterpretq_s32_u32(sums[0][t].h[i]);
+        sums[0][t].h[i] = vreinterpretq_u32_s32(vdotq_s32(sum, vreinterpretq_s8_u32(w[0][j].h[i]), quad));
       }
     }
   }

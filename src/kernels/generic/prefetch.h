@@ -10,8 +10,8 @@
 namespace stoke::kernels::STOKE_ISA {
 
 #if defined(__x86_64__)
-#define STOKE_PREFETCH_NEAR(p) asm volatile("prefetcht0 %a0" : : "p"(p))
-#define STOKE_PREFETCH_FAR(p) asm volatile("prefetcht1 %a0" : : "p"(p))
+#define STOKE_PREFETCH_NEAR(p) asm volatile("prefetcht0 %0" : : "m"(*static_cast<const char*>(p)))
+#define STOKE_PREFETCH_FAR(p) asm volatile("prefetcht1 %0" : : "m"(*static_cast<const char*>(p)))
 #elif defined(__aarch64__)
 #define STOKE_PREFETCH_NEAR(p) asm volatile("prfm pldl1keep, [%0]" : : "r"(p))
 #define STOKE_PREFETCH_FAR(p) asm volatile("prfm pldl2keep, [%0]" : : "r"(p))

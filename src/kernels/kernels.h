@@ -30,6 +30,9 @@ inline constexpr int64_t kTokenTile = 16;
 // Row granularity at which work should be split between threads.
 inline constexpr int64_t kRowTile = 16;
 inline constexpr int64_t kActBlock = 32;
+// Up to so many tokens are multiplied as one is, where the instruction set has a kernel for that: rows at the speed of
+// memory. From there on panels are as fast, though they compute whole tiles of sixteen.
+inline constexpr int64_t kFewTokens = 12;
 // Scratch of products with float weights, whatever the columns. Fewer rows or columns a tile fit a smaller second-level
 // cache and are 10 to 25 % slower where it has 2 MiB.
 inline constexpr size_t kFloatScratchBytes = size_t{672} << 10;

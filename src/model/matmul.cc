@@ -14,9 +14,7 @@ namespace {
 constexpr int64_t kPromptBlockRows = 128;
 constexpr int64_t kTokenBlockRows = 1024;
 constexpr int64_t kTokenBlockBytes = 1 << 20;
-// Of a few tokens, too: their products run at the speed of memory.
-constexpr int64_t kFewTokens = 12;
-constexpr int64_t kFewBlockRows = 256;
+constexpr int64_t kFewBlockRows = 256;  // of up to kernels::kFewTokens
 
 int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -25,7 +23,8 @@ size_t align(size_t bytes) { return (bytes + kScratchAlignment - 1) / kScratchAl
 size_t worker_bytes() { return align(kernels::scratch_bytes()); }
 
 int64_t up_floats(int64_t max_tokens) {
-  return std::max({max_tokens * kPromptBlockRows, std::min(max_tokens, kFewTokens) * kFewBlockRows, kTokenBlockRows});
+  return std::max(
+      {max_tokens * kPromptBlockRows, std::min(max_tokens, kernels::kFewTokens) * kFewBlockRows, kTokenBlockRows});
 }
 
 RowsView cut(const RowsView& view, RowRange rows) {
@@ -37,7 +36,7 @@ RowsView cut(const RowsView& view, RowRange rows) {
 
 // Enough blocks that the threads end together, large enough to be worth taking.
 int64_t block_rows(int64_t all_rows, int64_t tokens, size_t row_bytes, int threads) {
-  if (tokens > kFewTokens) {
+  if (tokens > kernels::kFewTokens) {
     const int64_t even = round_up(all_rows / (int64_t{16} * threads), kernels::kRowTile);
     return std::clamp(even, kernels::kRowTile, kPromptBlockRows);
   }

@@ -7,50 +7,22 @@
 
 namespace stoke::kernels::STOKE_ISA {
 
-// An instruction set with a product of its own for one token says so by STOKE_GEMV.
-#ifdef STOKE_GEMV
+// Instruction sets with lanes (isa/lanes_*.h) have products of their own for one token and for a few.
 template <typename Block>
-static void run_gemv(const MatmulArgs& a) {
-  STOKE_GEMV<Block>(a);
-}
+static void run_product(const MatmulArgs& a) {
+#ifdef STOKE_LANES
+  if (a.x.tokens == 1) return matmul_lanes<Block>(a, lane_acts<1>(a.x));
+  if (a.x.tokens <= kFewTokens) return matmul_lanes<Block>(a, lane_acts<kTokenTile>(a.x));
 #else
-template <typename Block>
-static void run_gemv(const MatmulArgs& a) {
-  gemv<Block>(a);
-}
+  if (a.x.tokens == 1) return gemv<Block>(a);
 #endif
-
-// Likewise for a few tokens, by STOKE_FEW, which takes whole tiles of rows and up to kFewTokens tokens.
-#ifdef STOKE_FEW
-template <typename Block>
-static void run_gemm(const MatmulArgs& a) {
-  const int64_t whole = a.x.tokens <= kFewTokens ? a.w.rows.size() / kRowTile * kRowTile : 0;
-  MatmulArgs part = a;
-  part.w.rows.end = part.w.rows.begin + whole;
-  if (whole != 0) STOKE_FEW<Block>(part);
-  if (whole == a.w.rows.size()) return;
-  part.w.rows = {a.w.rows.begin + whole, a.w.rows.end};
-  part.w.data += static_cast<size_t>(whole) * a.w.row_bytes;
-  part.y += whole;
-  gemm<Block>(part);
-}
-#else
-template <typename Block>
-static void run_gemm(const MatmulArgs& a) {
   gemm<Block>(a);
 }
-#endif
 
 static void matmul(const MatmulArgs& a) {
   if (is_float(a.w.type)) return matmul_float(a);
-  with_block_type(a.w.type, [&](auto* tag) {
-    using Block = std::remove_const_t<std::remove_pointer_t<decltype(tag)>>;
-    if (a.x.tokens == 1) {
-      run_gemv<Block>(a);
-    } else {
-      run_gemm<Block>(a);
-    }
-  });
+  with_block_type(a.w.type,
+                  [&](auto* tag) { run_product<std::remove_const_t<std::remove_pointer_t<decltype(tag)>>>(a); });
 }
 
 }  // namespace stoke::kernels::STOKE_ISA

@@ -67,6 +67,31 @@ template <typename Block, int S, int... J>
   ((w[J] = take(quads.template quad<S, J>())), ...);
 }
 
+// An instruction set that adds products in more than one step brings a dot_quads of its own (STOKE_DOT_QUADS).
+#ifndef STOKE_DOT_QUADS
+// sums[k][t] += the sum over kQuads quads of the codes of tile k's rows times those of token t's activations; quad j of
+// these lies at x + j * step + 4 * t. One token has two chains of sums: an instruction takes five cycles.
+template <typename Code, int kQuads, int kTiles, int kTokens>
+[[gnu::always_inline]] static inline void dot_quads(const W* const (&w)[kTiles], const int8_t* x, int64_t step,
+                                                    W (&sums)[kTiles][kTokens]) {
+  constexpr bool kOne = kTiles * kTokens == 1;
+  W other = w_zero();
+#pragma GCC unroll 8
+  for (int j = 0; j < kQuads; ++j) {
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      const auto quad = broadcast_quad(x + j * step + 4 * t);
+#pragma GCC unroll 2
+      for (int k = 0; k < kTiles; ++k) {
+        W& sum = kOne && j % 2 != 0 ? other : sums[k][t];
+        sum = w_dot(sum, w[k][j], quad);
+      }
+    }
+  }
+  if (kOne) sums[0][0] = w_add(sums[0][0], other);
+}
+#endif
+
 // Adds group `group` of kTokens tokens from t on, the g-th of the block. acc: (kTiles, kStep).
 template <typename Block, int kTiles, int kTokens, typename Acts>
 [[gnu::always_inline]] static inline void add_group(const LaneTile<Block>* tiles, int g, const Acts& x, int64_t group,
@@ -262,11 +287,6 @@ static void matmul_lanes(const MatmulArgs& a, const Acts& x) {
 template <int kStep>
 static inline LaneActs<kStep> lane_acts(const ActView& x) {
   return {x.tokens, x.q, x.d, x.s32, x.s16, x.sum16};
-}
-
-template <typename Block>
-static void gemv_lanes(const MatmulArgs& a) {
-  matmul_lanes<Block>(a, lane_acts<1>(a.x));
 }
 
 }  // namespace stoke::kernels::STOKE_ISA

@@ -276,6 +276,7 @@ static void add_widened(const float* w, int64_t stride, int64_t n, const uint8_t
 
 // ---- products ----
 
+#ifndef STOKE_GATHER
 template <typename Block>
 static void gather_generic(const GatherArgs& a) {
   const int64_t blocks = a.x.k / BlockTraits<Block>::kElems;
@@ -286,8 +287,6 @@ static void gather_generic(const GatherArgs& a) {
     vstore_n(a.y + j, add_blocks<Block>(tile, a.x, 0, blocks, vzero()), count);
   }
 }
-
-#ifndef STOKE_GATHER
 #define STOKE_GATHER gather_generic
 #endif
 

@@ -11,12 +11,10 @@
 // clang-format off
 #include "kernels/generic/unpack.h"
 #include "kernels/generic/quantize_acts.h"
+#ifdef STOKE_LANES
+#include "kernels/generic/row_lanes.h"
+#else
 #include "kernels/generic/gemv.h"
-#ifdef STOKE_GEMV
-#include STOKE_GEMV_HEADER
-#endif
-#ifdef STOKE_FEW
-#include STOKE_FEW_HEADER
 #endif
 #include "kernels/generic/gemm.h"
 #include "kernels/generic/matmul_float.h"

@@ -1,11 +1,7 @@
 // The kernel table for avx512. Compiled with that instruction set's flags (see kernels/CMakeLists.txt).
 #define STOKE_ISA avx512
 #define STOKE_GEMM_HEADER "kernels/generic/pack_lanes.h"
-#define STOKE_GEMV gemv_lanes
-#define STOKE_GEMV_HEADER "kernels/generic/row_lanes.h"
 #define STOKE_SPARSE_HEADER "kernels/isa/sparse_avx512.h"
-#define STOKE_FEW few_lanes
-#define STOKE_FEW_HEADER "kernels/generic/few_lanes.h"
 // The order matters:
 // clang-format off
 #include "kernels/isa/vec16_avx512.h"

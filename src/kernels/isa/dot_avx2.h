@@ -87,16 +87,4 @@ static inline void dot_rows(I start, const uint8_t* w, const int8_t* x, I* out) 
   out[1] = {sum.b_lo, sum.b_hi};
 }
 
-// Plain dot product of n (16 or 32) signed bytes.
-static inline int32_t dot_bytes(const int8_t* w, const int8_t* x, int n) {
-  __m256i sum = _mm256_setzero_si256();
-  for (int j = 0; j < n; j += 16) {
-    const __m256i wide = _mm256_cvtepi8_epi16(load128(w + j));
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(wide, _mm256_cvtepi8_epi16(load128(x + j))));
-  }
-  __m128i h = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
-  h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
-}
-
 }  // namespace stoke::kernels::STOKE_ISA

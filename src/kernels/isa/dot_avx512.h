@@ -19,6 +19,12 @@ static constexpr int kPanelRow = 4, kPanelQuad = 64;
 #endif
 static constexpr int kDotRows = 8;
 
+static inline __m512i broadcast_quad(const void* p) {
+  int32_t quad;
+  std::memcpy(&quad, p, sizeof quad);
+  return _mm512_set1_epi32(quad);
+}
+
 // Eight sums side by side: the instruction takes five cycles, and two start in each.
 template <typename C, int kQuads>
 static inline void dot_rows(I start, const uint8_t* w, const int8_t* x, I* out) {
@@ -29,18 +35,9 @@ static inline void dot_rows(I start, const uint8_t* w, const int8_t* x, I* out) 
     const I tokens = _mm512_loadu_si512(x + 64 * j);
 #pragma GCC unroll 8
     for (int r = 0; r < kDotRows; ++r) {
-      int32_t quad;
-      std::memcpy(&quad, w + kPanelRow * r + kPanelQuad * j, sizeof quad);
-      out[r] = _mm512_dpbusd_epi32(out[r], _mm512_set1_epi32(quad), tokens);
+      out[r] = _mm512_dpbusd_epi32(out[r], broadcast_quad(w + kPanelRow * r + kPanelQuad * j), tokens);
     }
   }
-}
-
-// Plain dot product of n (16 or 32) signed bytes.
-static inline int32_t dot_bytes(const int8_t* w, const int8_t* x, int n) {
-  int32_t sum = 0;
-  for (int j = 0; j < n; ++j) sum += w[j] * x[j];
-  return sum;
 }
 
 }  // namespace stoke::kernels::STOKE_ISA

@@ -35,11 +35,4 @@ static inline void dot_rows(I start, const uint8_t* w, const int8_t* x, I* out) 
   }
 }
 
-// Plain dot product of n (16 or 32) signed bytes.
-static inline int32_t dot_bytes(const int8_t* w, const int8_t* x, int n) {
-  int32x4_t sum = vdupq_n_s32(0);
-  for (int j = 0; j < n; j += 16) sum = vdotq_s32(sum, vld1q_s8(w + j), vld1q_s8(x + j));
-  return vaddvq_s32(sum);
-}
-
 }  // namespace stoke::kernels::STOKE_ISA

@@ -3,7 +3,8 @@
 // A tile: panel bytes, (16 rows, group). B tile: quad-interleaved activations, (group/4, 16 tokens, 4), the layout that
 // ActView already has. C tile: exact integer sums, (16 rows, 16 tokens). C goes through memory to the vector unit,
 // where scales are applied in the order of kernels.h: convert, multiply, FMA, a row each. That is 48 vector operations
-// a tile on two ports, 24 cycles, over the tile unit's 16; so C is stored one step ahead and the two overlap.
+// a tile on two ports, 24 cycles; with 43 of the tile unit's for loads, product and store, which do not overlap with
+// them.
 #pragma once
 
 #include <immintrin.h>

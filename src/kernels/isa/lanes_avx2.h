@@ -1,6 +1,8 @@
 // Eight rows side by side with AVX2, for generic/row_lanes.h: W holds one dword of each row, WF one float.
 #pragma once
 
+#define STOKE_LANES
+
 #include <immintrin.h>
 
 #include <cstdint>
@@ -23,23 +25,11 @@ using WF = __m256;
 // Tokens whose sums are under way side by side, of how many times kLanes rows.
 static constexpr int kTogether = 2, kFewTiles = 1;
 
-#if defined(__AVXVNNI__) || defined(__AVX512VNNI__)
-#define STOKE_ROWS_VNNI
-static constexpr DotTakes kRowsTake = DotTakes::kUnsigned;
-#else
-static constexpr DotTakes kRowsTake = DotTakes::kEither;
-#endif
-static inline __m128i row_bytes16(const void* p) { return _mm_loadu_si128(static_cast<const __m128i*>(p)); }
-static inline __m256i same_quad(const int8_t* p) {
-  int32_t quad;
-  std::memcpy(&quad, p, sizeof quad);
-  return _mm256_set1_epi32(quad);
-}
+static constexpr DotTakes kRowsTake = kDotTakes;
 
 [[gnu::always_inline]] static inline WF wf_zero() { return _mm256_setzero_ps(); }
 [[gnu::always_inline]] static inline WF wf_set1(float f) { return _mm256_set1_ps(f); }
 static inline void wf_store(float* p, WF v) { _mm256_storeu_ps(p, v); }
-[[gnu::always_inline]] static inline WF wf_load(const float* p) { return _mm256_loadu_ps(p); }
 [[gnu::always_inline]] static inline WF wf_mul(WF a, WF b) { return _mm256_mul_ps(a, b); }
 [[gnu::always_inline]] static inline WF wf_fma(WF a, WF b, WF c) { return _mm256_fmadd_ps(a, b, c); }
 [[gnu::always_inline]] static inline WF wf_neg(WF a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
@@ -48,6 +38,7 @@ static inline void wf_store(float* p, WF v) { _mm256_storeu_ps(p, v); }
 static inline void w_store(uint8_t* p, W w) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), w); }
 [[gnu::always_inline]] static inline W w_zero() { return _mm256_setzero_si256(); }
 [[gnu::always_inline]] static inline W w_set1(int32_t n) { return _mm256_set1_epi32(n); }
+[[gnu::always_inline]] static inline W w_add(W a, W b) { return _mm256_add_epi32(a, b); }
 [[gnu::always_inline]] static inline W w_sub(W a, W b) { return _mm256_sub_epi32(a, b); }
 [[gnu::always_inline]] static inline W w_or(W a, W b) { return _mm256_or_si256(a, b); }
 [[gnu::always_inline]] static inline W w_xor(W a, W b) { return _mm256_xor_si256(a, b); }
@@ -73,7 +64,7 @@ template <int kShift>
 }
 // table[byte] + offset, for bytes below 16.
 [[gnu::always_inline]] static inline W w_levels(W nibbles, const int8_t* table, int offset) {
-  const __m128i levels = _mm_add_epi8(row_bytes16(table), _mm_set1_epi8(static_cast<char>(offset)));
+  const __m128i levels = _mm_add_epi8(load128(table), _mm_set1_epi8(static_cast<char>(offset)));
   return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), nibbles);
 }
 // Bits [4 kQuad, 4 kQuad + 4) of each dword, as bytes of 16 or 0.
@@ -97,7 +88,7 @@ template <int kQuad>
 // Sixteen bytes at `at` of each row: w[j] holds dword j.
 [[gnu::always_inline]] static inline void load_quads(const auto& rows, size_t at, W* w) {
   auto two = [&](int r) {
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(row_bytes16(rows(r) + at)), row_bytes16(rows(r + 4) + at), 1);
+    return _mm256_inserti128_si256(_mm256_castsi128_si256(load128(rows(r) + at)), load128(rows(r + 4) + at), 1);
   };
   const W r0 = two(0), r1 = two(1), r2 = two(2), r3 = two(3);
   const W a = _mm256_unpacklo_epi32(r0, r1), b = _mm256_unpackhi_epi32(r0, r1);
@@ -136,46 +127,27 @@ struct Halves {
   return {_mm256_cvtph_ps(_mm_unpacklo_epi64(a, b)), _mm256_cvtph_ps(_mm_unpackhi_epi64(a, b))};
 }
 
-#ifdef STOKE_ROWS_VNNI
-static inline __m256i add_products(__m256i sum, __m256i w, __m256i x) {
-#ifdef __AVX512VNNI__
-  return _mm256_dpbusd_epi32(sum, w, x);
+#ifdef __AVXVNNI__
+[[gnu::always_inline]] static inline W w_dot(W sum, W w, W quad) { return _mm256_dpbusd_avx_epi32(sum, w, quad); }
 #else
-  return _mm256_dpbusd_avx_epi32(sum, w, x);
-#endif
-}
-#endif
-
-// sums[k][t] += the sum over kQuads quads of the codes of tile k's rows times those of token t's activations; quad j of
-// these lies at x + j * step + 4 * t. One token has two chains of sums: an instruction takes five cycles.
+#define STOKE_DOT_QUADS
+// See row_lanes.h.
 template <typename Code, int kQuads, int kTiles, int kTokens>
 [[gnu::always_inline]] static inline void dot_quads(const W* const (&w)[kTiles], const int8_t* x, int64_t step,
                                                     W (&sums)[kTiles][kTokens]) {
   static_assert(kTiles == 1);
-#ifdef STOKE_ROWS_VNNI
-  W other = _mm256_setzero_si256();
-#pragma GCC unroll 8
-  for (int j = 0; j < kQuads; ++j) {
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) {
-      W& sum = kTokens == 1 && j % 2 != 0 ? other : sums[0][t];
-      sum = add_products(sum, w[0][j], same_quad(x + j * step + 4 * t));
-    }
-  }
-  if (kTokens == 1) sums[0][0] = _mm256_add_epi32(sums[0][0], other);
-#else
   constexpr int kRun = dot_run<Code, kQuads>();
   __m256i pairs[kTokens];
 #pragma GCC unroll 8
   for (int j = 0; j < kQuads; ++j) {
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
-      const __m256i two = dot_pairs<Code>(w[0][j], same_quad(x + j * step + 4 * t));
+      const __m256i two = dot_pairs<Code>(w[0][j], broadcast_quad(x + j * step + 4 * t));
       pairs[t] = j % kRun == 0 ? two : _mm256_add_epi16(pairs[t], two);
       if (j % kRun == kRun - 1) sums[0][t] = add_pairs(sums[0][t], pairs[t]);
     }
   }
-#endif
 }
+#endif
 
 }  // namespace stoke::kernels::STOKE_ISA

@@ -1,6 +1,8 @@
 // Sixteen rows side by side with AVX-512 VNNI, for generic/row_lanes.h: W holds one dword of each row, WF one float.
 #pragma once
 
+#define STOKE_LANES
+
 #include <immintrin.h>
 
 #include <cstdint>
@@ -34,6 +36,7 @@ static inline WF wf_from(W w) { return _mm512_cvtepi32_ps(w); }
 static inline void w_store(uint8_t* p, W w) { _mm512_storeu_si512(p, w); }
 static inline W w_zero() { return _mm512_setzero_si512(); }
 static inline W w_set1(int32_t n) { return _mm512_set1_epi32(n); }
+static inline W w_add(W a, W b) { return _mm512_add_epi32(a, b); }
 static inline W w_sub(W a, W b) { return _mm512_sub_epi32(a, b); }
 static inline W w_or(W a, W b) { return _mm512_or_si512(a, b); }
 static inline W w_xor(W a, W b) { return _mm512_xor_si512(a, b); }
@@ -121,30 +124,6 @@ static inline Halves load_halves(const auto& rows, size_t at) {
           _mm512_cvtph_ps(_mm512_cvtepi32_epi16(_mm512_srli_epi32(words, 16)))};
 }
 
-static inline W same_quad(const int8_t* p) {
-  int32_t quad;
-  std::memcpy(&quad, p, sizeof quad);
-  return _mm512_set1_epi32(quad);
-}
-
-template <typename Code, int kQuads, int kTiles, int kTokens>
-[[gnu::always_inline]] static inline void dot_quads(const W* const (&w)[kTiles], const int8_t* x, int64_t step,
-                                                    W (&sums)[kTiles][kTokens]) {
-  constexpr bool kOne = kTiles * kTokens == 1;
-  W other = _mm512_setzero_si512();
-#pragma GCC unroll 8
-  for (int j = 0; j < kQuads; ++j) {
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) {
-      const W quad = same_quad(x + j * step + 4 * t);
-#pragma GCC unroll 2
-      for (int k = 0; k < kTiles; ++k) {
-        W& sum = kOne && j % 2 != 0 ? other : sums[k][t];
-        sum = _mm512_dpbusd_epi32(sum, w[k][j], quad);
-      }
-    }
-  }
-  if (kOne) sums[0][0] = _mm512_add_epi32(sums[0][0], other);
-}
+[[gnu::always_inline]] static inline W w_dot(W sum, W w, W quad) { return _mm512_dpbusd_epi32(sum, w, quad); }
 
 }  // namespace stoke::kernels::STOKE_ISA

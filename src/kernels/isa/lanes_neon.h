@@ -2,6 +2,8 @@
 // float. Codes reach sdot as they are: below 128, or signed.
 #pragma once
 
+#define STOKE_LANES
+
 #include <arm_neon.h>
 
 #include <cstdint>
@@ -26,7 +28,7 @@ struct WF {
   float32x4_t h[2];
 };
 static constexpr int kTogether = 4, kFewTiles = 1;
-static constexpr DotTakes kRowsTake = DotTakes::kEither;
+static constexpr DotTakes kRowsTake = kDotTakes;
 
 template <typename F>
 [[gnu::always_inline]] static inline W w_each(F&& f) {
@@ -63,6 +65,9 @@ static inline void w_store(uint8_t* p, W w) {
 static inline W w_zero() { return {{vdupq_n_u32(0), vdupq_n_u32(0)}}; }
 static inline W w_set1(int32_t n) {
   return w_each([&](int) { return vdupq_n_u32(static_cast<uint32_t>(n)); });
+}
+static inline W w_add(W a, W b) {
+  return w_each([&](int i) { return vaddq_u32(a.h[i], b.h[i]); });
 }
 static inline W w_sub(W a, W b) {
   return w_each([&](int i) { return vsubq_u32(a.h[i], b.h[i]); });
@@ -155,22 +160,11 @@ static inline Halves load_halves(const auto& rows, size_t at) {
           wf_each([&](int i) { return widen(vshrn_n_u32(words.h[i], 16)); })};
 }
 
-template <typename Code, int kQuads, int kTiles, int kTokens>
-[[gnu::always_inline]] static inline void dot_quads(const W* const (&w)[kTiles], const int8_t* x, int64_t step,
-                                                    W (&sums)[kTiles][kTokens]) {
-  static_assert(kTiles == 1);
-#pragma GCC unroll 8
-  for (int j = 0; j < kQuads; ++j) {
-#pragma GCC unroll 8
-    for (int t = 0; t < kTokens; ++t) {
-      const int8x16_t quad = broadcast_quad(x + j * step + 4 * t);
-#pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        const int32x4_t sum = vreinterpretq_s32_u32(sums[0][t].h[i]);
-        sums[0][t].h[i] = vreinterpretq_u32_s32(vdotq_s32(sum, vreinterpretq_s8_u32(w[0][j].h[i]), quad));
-      }
-    }
-  }
+[[gnu::always_inline]] static inline W w_dot(W sum, W w, int8x16_t quad) {
+  return w_each([&](int i) {
+    const int32x4_t s = vreinterpretq_s32_u32(sum.h[i]);
+    return vreinterpretq_u32_s32(vdotq_s32(s, vreinterpretq_s8_u32(w.h[i]), quad));
+  });
 }
 
 }  // namespace stoke::kernels::STOKE_ISA

@@ -1,9 +1,5 @@
 // The kernel table for neon. Compiled with that instruction set's flags (see kernels/CMakeLists.txt).
 #define STOKE_ISA neon
-#define STOKE_GEMV gemv_lanes
-#define STOKE_GEMV_HEADER "kernels/generic/row_lanes.h"
-#define STOKE_FEW few_lanes
-#define STOKE_FEW_HEADER "kernels/generic/few_lanes.h"
 #define STOKE_GEMM_HEADER "kernels/generic/pack_lanes.h"
 #define STOKE_SPARSE_HEADER "kernels/generic/sparse_lanes.h"
 // The order matters:

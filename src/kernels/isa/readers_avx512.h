@@ -44,7 +44,7 @@ static inline __m512i row_offsets(size_t stride) {
   return _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(stride)));
 }
 
-// The fields of sixteen blocks, one row a lane; readers take any type with this u32 (sparse_avx512.h has another).
+// The fields of sixteen blocks, one row a lane.
 struct Lanes {
   const uint8_t* base;
   __m512i rows;  // byte offsets of the rows

@@ -35,7 +35,7 @@ inline constexpr int64_t kActBlock = 32;
 inline constexpr int64_t kFewTokens = 12;
 // Scratch of products with float weights, whatever the columns. Fewer rows or columns a tile fit a smaller second-level
 // cache and are 10 to 25 % slower where it has 2 MiB.
-inline constexpr size_t kFloatScratchBytes = size_t{672} << 10;
+inline constexpr size_t kFloatScratchBytes = size_t{824} << 10;
 
 // Activations of `tokens` tokens, quantised for products with quantised weights and/or plain FP32 for float weights.
 // Token group: G = 1 if tokens == 1 else 16; tiles = ceil(tokens / G); padding tokens are zero.

@@ -216,21 +216,22 @@ class Attention {
 
 }  // namespace
 
-void store_kv(kv::KvPool& pool, const SequenceRun& run, int layer, const float* k, const float* v, int64_t stride,
+void store_kv(kv::KvPool& pool, const SequenceRun& run, int layer, int first_head, int end_head, const NewKv& rows,
               const kernels::Kernels& kernels) {
   const kv::PoolOptions& o = pool.options();
   kernels::KvStoreArgs args;
   args.format = format_of(o.type);
   args.head_dim = o.head_dim;
-  args.stride = stride;
+  args.stride = rows.stride;
   for (int64_t i = 0; i < run.count; i += args.count) {
     args.offset = (run.pos + i) % kTileTokens;
     args.count = std::min(run.count - i, kTileTokens - args.offset);
-    for (int head = 0; head < o.kv_heads; ++head) {
+    for (int head = first_head; head < end_head; ++head) {
       const kv::MutableTile t = pool.writable_tile(run.seq, (run.pos + i) / kTileTokens, layer, head);
       args.tile = {t.k, t.v, t.k_scale, t.v_scale};
-      args.k = k + (run.first + i) * stride + static_cast<int64_t>(head) * o.head_dim;
-      args.v = v + (run.first + i) * stride + static_cast<int64_t>(head) * o.head_dim;
+      const int64_t at = (run.first + i) * rows.stride + int64_t{head} * o.head_dim;
+      args.k = rows.k + at;
+      args.v = rows.v + at;
       kernels.attention->store(args);
     }
   }

@@ -37,10 +37,17 @@ struct AttentionShape {
   const float* sinks = nullptr;  // (heads): a logit that takes probability and gives no value (gpt-oss), or null
 };
 
-// Stores keys and values of the run's tokens, rounded to the pool's type. k, v: batch rows of (kv_heads, head_dim)
-// floats, `stride` floats apart; the run's rows are read. Runs of disjoint positions may be stored by different
-// threads. Requires: the positions are reserved and not committed.
-void store_kv(kv::KvPool& pool, const SequenceRun& run, int layer, const float* k, const float* v, int64_t stride,
+// Keys and values of a batch: rows of (kv_heads, head_dim) floats, `stride` floats apart.
+struct NewKv {
+  const float* k = nullptr;
+  const float* v = nullptr;
+  int64_t stride = 0;
+};
+
+// Stores keys and values of the run's tokens, rounded to the pool's type, of the KV heads [first_head, end_head); the
+// run's rows are read. Disjoint positions or heads may be stored by different threads. Requires: the positions are
+// reserved and not committed.
+void store_kv(kv::KvPool& pool, const SequenceRun& run, int layer, int first_head, int end_head, const NewKv& rows,
               const kernels::Kernels& kernels);
 
 // Bytes of scratch for `threads` workers over sequences of at most `max_context` positions.

@@ -102,7 +102,9 @@ class World {
   void step(const Data& data, const std::vector<SequenceRun>& runs, Floats& out) {
     for (const SequenceRun& run : runs) {
       ASSERT_TRUE(pool_->reserve(run.seq, run.count).ok());
-      store_kv(*pool_, run, 1, data.k.data(), data.v.data(), case_.kv_heads * case_.head_dim, kernels_);
+      const NewKv rows{data.k.data(), data.v.data(), case_.kv_heads * case_.head_dim};
+      store_kv(*pool_, run, 1, 0, 1, rows, kernels_);
+      store_kv(*pool_, run, 1, 1, case_.kv_heads, rows, kernels_);
     }
     const int64_t stride = static_cast<int64_t>(case_.heads) * case_.head_dim;
     attention({.shape = shape(&data),

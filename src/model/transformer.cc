@@ -219,16 +219,27 @@ Status Transformer::project_qkv(int layer) {
   return multiplier_.run(products, Gating());
 }
 
-// Bias, norm and rotation of each row's heads; K and V go to their place in the cache.
+// Bias, norm and rotation of each row's heads; K and V go to their place in the cache, where a token's K lies apart and
+// waits for memory: so a few rows are shared between threads as well, and a single row's heads.
 void Transformer::finish_qkv(int layer, const Batch& batch) {
-  threads_.parallel_for(rows_, kernels::kTokenTile, [&](int64_t begin, int64_t end, int) {
+  const NewKv rows{buffers_.k, buffers_.v, config_.kv_dim()};
+  if (rows_ == 1) {
+    finish_row(layer, 0);
+    const int part = (config_.kv_heads + threads_.size() - 1) / threads_.size();
+    threads_.parallel_for(config_.kv_heads, part, [&](int64_t begin, int64_t end, int) {
+      store_kv(pool_, batch.runs[0], layer, static_cast<int>(begin), static_cast<int>(end), rows, kernels_);
+    });
+    return;
+  }
+  const int64_t grain = rows_ <= kernels::kTokenTile ? 1 : kernels::kTokenTile;
+  threads_.parallel_for(rows_, grain, [&](int64_t begin, int64_t end, int) {
     for (int64_t row = begin; row < end; ++row) finish_row(layer, row);
     for (const SequenceRun& run : batch.runs) {
       const int64_t first = std::max(begin, run.first);
       const int64_t last = std::min(end, run.first + run.count);
       if (first >= last) continue;
       const SequenceRun mine{.seq = run.seq, .first = first, .count = last - first, .pos = run.pos + first - run.first};
-      store_kv(pool_, mine, layer, buffers_.k, buffers_.v, config_.kv_dim(), kernels_);
+      store_kv(pool_, mine, layer, 0, config_.kv_heads, rows, kernels_);
     }
   });
 }

@@ -17,8 +17,9 @@ namespace stoke::kernels::STOKE_ISA {
 
 constexpr int kFloatRows = 4;           // rows of the register block
 constexpr int64_t kFloatTileRows = 64;  // rows widened at a time
-constexpr int64_t kFloatChunk = 512;    // columns widened at a time
+constexpr int64_t kFloatChunk = 1024;   // columns widened at a time
 constexpr int64_t kFloatTokens = 132;   // tokens whose accumulators wait in scratch
+constexpr int64_t kFloatAhead = 8;      // steps of sixteen columns that weights are prefetched ahead
 constexpr int64_t kFloatWeightsFloats = kFloatTileRows * kFloatChunk;
 constexpr int64_t kFloatXFloats = kMicroTokens * kFloatChunk;
 static_assert(kFloatTokens % kMicroTokens == 0);
@@ -131,6 +132,9 @@ struct FloatBlock {
   int64_t steps;
   float* acc;  // (tokens, kFloatRows, 16), added to; set where `first`
   bool first;
+  // A token's chunk that is prefetched beside, sixteen columns a step. Tokens lie a whole row apart, often a multiple
+  // of 4 KiB, and no prefetcher follows them (a tenth of a prompt's time).
+  const float* ahead;
 };
 
 // kPack: the tokens come from their rows, and are copied packed on the way (stores are free beside the FMAs).
@@ -148,10 +152,15 @@ static inline void float_block(const FloatBlock& b) {
     const float* w = b.w + part;
     const float* x = b.x + part;
     float* pack = b.pack + part;
+    const float* ahead = b.ahead;
     for (int64_t s = 0; s < b.steps; ++s) {
       R row[kFloatRows];
 #pragma GCC unroll 8
       for (int r = 0; r < kFloatRows; ++r) row[r] = rload(w + r * 16);
+      if constexpr (!kPack) {
+        prefetch_all<kFloatRows * 64>(w + kFloatAhead * kFloatRows * 16);
+        prefetch_far(ahead + s * 16);
+      }
 #pragma GCC unroll 8
       for (int t = 0; t < kTokens; ++t) {
         const R token = rload(kPack ? x + t * b.x_stride : x + t * 16);
@@ -180,9 +189,11 @@ static inline void float_pack_tokens(const float* x, int64_t stride, int64_t n, 
   }
 }
 
-// All row groups of a tile with one group of kTokens tokens over n columns. `b` describes the first row group.
+// All row groups of a tile with one group of kTokens tokens over n columns. `b` describes the first row group, and
+// `more` says that another group of tokens follows, which is prefetched meanwhile.
 template <int kTokens>
-static void float_token_group(FloatBlock b, int64_t n, int64_t row_groups) {
+static void float_token_group(FloatBlock b, int64_t n, int64_t row_groups, bool more) {
+  const float* next = b.x + kTokens * b.x_stride;
   if (n % 16 == 0) {
     float_block<kTokens, true>(b);
   } else {
@@ -192,27 +203,28 @@ static void float_token_group(FloatBlock b, int64_t n, int64_t row_groups) {
   }
   b.x = b.pack;
   for (int64_t g = 1; g < row_groups; ++g) {
+    b.ahead = more && g <= kTokens ? next + (g - 1) * b.x_stride : b.pack;
     b.w += b.steps * kFloatRows * 16;
     b.acc += kTokens * kFloatRows * 16;
     float_block<kTokens, false>(b);
   }
 }
 
-static void float_any_token_group(int64_t tokens, const FloatBlock& b, int64_t n, int64_t row_groups) {
+static void float_any_token_group(int64_t tokens, const FloatBlock& b, int64_t n, int64_t row_groups, bool more) {
   constexpr int kMost = kMicroTokens;
   switch (tokens) {
     case 1:
-      return float_token_group<1>(b, n, row_groups);
+      return float_token_group<1>(b, n, row_groups, more);
     case 2:
-      return float_token_group<2>(b, n, row_groups);
+      return float_token_group<2>(b, n, row_groups, more);
     case 3:
-      return float_token_group < kMost < 3 ? kMost : 3 > (b, n, row_groups);
+      return float_token_group < kMost < 3 ? kMost : 3 > (b, n, row_groups, more);
     case 4:
-      return float_token_group < kMost < 4 ? kMost : 4 > (b, n, row_groups);
+      return float_token_group < kMost < 4 ? kMost : 4 > (b, n, row_groups, more);
     case 5:
-      return float_token_group < kMost < 5 ? kMost : 5 > (b, n, row_groups);
+      return float_token_group < kMost < 5 ? kMost : 5 > (b, n, row_groups, more);
     default:
-      return float_token_group<kMost>(b, n, row_groups);
+      return float_token_group<kMost>(b, n, row_groups, more);
   }
 }
 
@@ -246,8 +258,10 @@ static void float_tile(const MatmulArgs& a, RowRange r, int64_t t0, int64_t toke
                          .pack = s.x,
                          .steps = (n + 15) / 16,
                          .acc = s.acc + t * row_groups * kFloatRows * 16,
-                         .first = k == 0};
-      float_any_token_group(tokens - t < kMicroTokens ? tokens - t : kMicroTokens, b, n, row_groups);
+                         .first = k == 0,
+                         .ahead = s.x};
+      float_any_token_group(tokens - t < kMicroTokens ? tokens - t : kMicroTokens, b, n, row_groups,
+                            t + kMicroTokens < tokens);
     }
   }
   float_reduce(s.acc, rows, tokens, a.y + t0 * a.y_stride + r.begin, a.y_stride);

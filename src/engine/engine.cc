@@ -325,7 +325,7 @@ bool Engine::take_kv() {
   const int64_t all = pool_->options().pages;
   const int64_t used = all - pool_->free_pages();
   if (used * page <= kv_room_) return false;
-  const int64_t step = std::max<int64_t>(1, all / 16);
+  const int64_t step = std::max<int64_t>(1, all / kKvSteps);
   kv_room_ = std::min(all, (used + step - 1) / step * step) * page;
   return true;
 }

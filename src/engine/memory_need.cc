@@ -131,14 +131,17 @@ Result<Sizes> fit_streaming(const std::string& path, const StreamingNeed& need, 
   lower.context = std::min(lower.context, kLeastContext);
   lower.batch = std::min(lower.batch, kLeastBatch);
   const MemoryReport least = least_memory(need, range.least);
+  const int64_t lowest = least_memory(need, lower).total;
+  const std::string remedy = lowest < least.total ? fmt::format("lower: -c {} -b {} --kv-type q8_0 needs {}",
+                                                                lower.context, lower.batch, bytes_text(lowest))
+                                                  : "nothing lowers that: take a smaller model or more memory";
   return Status(
       Code::kNoMemory,
       fmt::format("{}: streamed from disk it needs at least {} for a context of {} (KV {}, activations {}, process and "
-                  "text {}, weights {}); the limit is {} ({}); lower: -c {} -b {} --kv-type q8_0 needs {}",
+                  "text {}, weights {}); the limit is {} ({}); {}",
                   path, bytes_text(least.total), range.least.context, bytes_text(least.kv),
                   bytes_text(least.activations), bytes_text(least.process + least.text), bytes_text(least.weights),
-                  bytes_text(budget.bytes), budget.source, lower.context, lower.batch,
-                  bytes_text(least_memory(need, lower).total)));
+                  bytes_text(budget.bytes), budget.source, remedy));
 }
 
 MemoryReport least_memory(const StreamingNeed& need, const Sizes& sizes) {

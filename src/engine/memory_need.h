@@ -85,6 +85,9 @@ struct StreamingNeed {
 Result<Sizes> fit_streaming(const std::string& path, const StreamingNeed& need, const SizeRange& sizes,
                             const Budget& budget);
 
+// The KV cache takes memory from streamed weights in so many steps, each before it is needed.
+inline constexpr int64_t kKvSteps = 16;
+
 // The same program holds a little more at one start than at another, and the least that is told is a promise.
 inline constexpr int64_t kHeldDrift = int64_t{1} << 20;
 // What runs with these sizes: streamed, or whole where that takes less. Whoever tells the least that runs (inspect, a

@@ -19,11 +19,12 @@ Status Session::Impl::check_room(size_t more) const {
   const auto room = static_cast<size_t>(engine.sizes().context) - tokens.size();
   if (more <= room) return ok_status();
   const int64_t most = engine.config().context;
+  const bool larger_helps = most >= static_cast<int64_t>(tokens.size() + more);
   return Status(
       Code::kContextFull,
       fmt::format("{} tokens do not fit into the context of {}{}: shorten the text{}", more, engine.sizes().context,
                   tokens.empty() ? "" : fmt::format(", of which {} are taken", tokens.size()),
-                  most > engine.sizes().context ? fmt::format(" or raise the context (-c, up to {})", most) : ""));
+                  larger_helps ? fmt::format(" or raise the context (-c, up to {})", most) : ""));
 }
 
 Status Session::Impl::check_ids(std::span<const int32_t> more) const {

@@ -33,14 +33,20 @@ void foresee(const Streamable& model, const StreamPlan& plan, const pipeline::Un
              MemoryReport* report) {
   const Prepared& prepared = model.prepared;
   Streaming& streaming = model.streaming;
-  TokenWork work = Streaming::work(plan.request, units);
+  // The first step of the KV cache is taken with the first token.
+  const int64_t first_kv = plan.need.kv / kKvSteps;
+  Streaming::Request soon = plan.request;
+  if (model.store == nullptr) soon.fixed += first_kv;
+  TokenWork work = Streaming::work(soon, units);
   if (model.store != nullptr) model.store->add_work(plan.split, &work);
   const auto kept = kept_rates(prepared.file.path, model.need.whole.threads->size(), work.record_bytes);
   report->forecast =
       forecast(work, kept ? *kept : trial_rates(streaming.queue(), units, prepared.loaded.tables, streaming.files()));
-  const int64_t room = budget.bytes - plan.need.total + plan.need.kv;
+  const int64_t room = budget.bytes - plan.need.total + plan.need.kv - first_kv;
   const int64_t weights = model.need.whole.weights_bytes;
-  report->streaming = streaming.describe(weights, room, report->forecast);
+  // Slots that a stream passes through hold nothing for long.
+  const int64_t held = std::min(room, weights - static_cast<int64_t>(work.streamed));
+  report->streaming = streaming.describe(weights, held, report->forecast);
   // More memory would not change what such a step reads.
   if (model.store != nullptr && model.store->ablation().whole_layers) return;
   Sizes least = prepared.sizes.least;

@@ -112,8 +112,7 @@ Status Streaming::open_source(const Request& request) {
 std::string Streaming::describe(int64_t weights_bytes, int64_t resident_bytes, const Forecast& forecast) const {
   std::string line = fmt::format(
       "bigger than its memory: {} of {} of weights in memory while the context is short; a token reads about {}",
-      bytes_text(std::min(resident_bytes, weights_bytes)), bytes_text(weights_bytes),
-      bytes_text(forecast.bytes_per_token));
+      bytes_text(resident_bytes), bytes_text(weights_bytes), bytes_text(forecast.bytes_per_token));
   line += forecast.text.empty() ? " from disk" : ", " + forecast.text;
   if (!direct()) line += fmt::format(", through the page cache ({})", files_.front().direct.why_not_direct());
   return line;

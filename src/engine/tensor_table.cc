@@ -18,9 +18,11 @@ constexpr const char* kPrefixes[] = {"model.", "language_model.model.", "model.l
 
 bool starts_with(std::string_view text, std::string_view start) { return text.substr(0, start.size()) == start; }
 
-// Tables of the rotary embedding that older files carry; they are computed here.
-bool is_derived(std::string_view name) {
-  return name.find("rotary_emb.inv_freq") != std::string_view::npos || starts_with(name, "rope_");
+// What no output depends on: tables of the rotary embedding, which are computed here, and TurboSparse's networks that
+// guess which neurons will fire, where the gate says it exactly.
+bool is_spare(std::string_view name) {
+  const auto holds = [&](std::string_view part) { return name.find(part) != std::string_view::npos; };
+  return holds("rotary_emb.inv_freq") || starts_with(name, "rope_") || holds(".mlp.predictor.fc");
 }
 
 void to_float(DType type, const std::byte* data, std::vector<float>* out) {
@@ -266,7 +268,7 @@ Status TensorTable::read(const TensorEntry& tensor, std::vector<float>* out) {
 Status TensorTable::check_all_used(int layers) const {
   const std::string layer_prefix = gguf_ ? "blk." : prefix_ + "layers.";
   for (const TensorEntry& tensor : file_.tensors) {
-    if (known_.at(tensor.name).used || is_derived(tensor.name)) continue;
+    if (known_.at(tensor.name).used || is_spare(tensor.name)) continue;
     bool ours = gguf_ || starts_with(tensor.name, "lm_head.");
     if (starts_with(tensor.name, layer_prefix)) {
       ours = std::strtoll(tensor.name.c_str() + layer_prefix.size(), nullptr, 10) < layers;

@@ -138,7 +138,8 @@ class Cli(unittest.TestCase):
     def test_failures_are_one_line_and_status_1(self):
         missing = os.path.join(FOLDER.name, "missing.gguf")
         self.fails(1, "run", missing, "-p", "a", says=["missing.gguf"])
-        self.fails(1, "run", MODEL, "-p", "word " * 600, "-c", "64", says=["64", "-c"])
+        self.fails(1, "run", MODEL, "-p", "word " * 60, "-c", "64", says=["64", "-c"])
+        self.fails(1, "run", MODEL, "-p", "word " * 600, "-c", "64", says=["64", "shorten"])
         self.fails(1, "run", MODEL, "-p", "a", "--memory", "1M", says=["--memory", "at least", "lower: -c"])
         self.fails(1, "run", MODEL, "-p", "a", "--isa", "z80", says=["portable"])
         self.fails(1, "run", MODEL, "-p", "a", "--ablation", "dense", says=["tiny.gguf", "neuron stores", "convert"])

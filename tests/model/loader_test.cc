@@ -150,6 +150,11 @@ TEST(LoaderTest, Refuse_MissingAndSurplusTensors) {
   extra.name = "blk.0.attn_q_norm.weight";
   surplus.tensors.push_back(extra);
   EXPECT_NE(refusal(surplus).find("blk.0.attn_q_norm.weight"), std::string::npos);
+  formats::ModelFile predicting = open("llama-reglu");  // as TurboSparse folders do
+  extra = predicting.tensors.front();
+  extra.name = "model.layers.0.mlp.predictor.fc1.weight";
+  predicting.tensors.push_back(extra);
+  EXPECT_EQ(refusal(predicting), "");
 }
 
 // Whole models inside multimodal folders, and files whose rows are quantised while loading.

@@ -52,8 +52,9 @@ class Tokenizer;
 struct ModelOptions {
   int64_t memory_bytes = 0;  // bound on all that the process holds; 0: what machine and cgroup leave free
   int64_t context = 0;       // tokens a session may reach; 0: 4096 or the model's, whichever is less
-  // Where `context` is 0 and the default does not fit: the tokens that will be needed at least, asked during open().
-  // The context is then halved until it fits, but not below that, and MemoryReport::context says so. Empty: refused.
+  // The tokens that will be needed at least, asked during open() before memory is laid out: the moment to tokenize a
+  // long text, which takes up to hundreds of bytes a byte. Where `context` is 0 and the default does not fit, it is
+  // halved until it does, but not below that, and MemoryReport::context says so. Empty: such a model is refused.
   std::function<Result<int64_t>(const Tokenizer&)> context_needed;
   int threads = 0;      // 0: the physical cores that this process may use
   int64_t batch = 0;    // prompt tokens computed together; 0: 512
@@ -170,6 +171,7 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
+  // kNoMemory: the model's budget leaves too little for a text of this length.
   Result<std::vector<int32_t>> encode(std::string_view text, const TokenizeOptions& options = {}) const;
   // Special tokens are left out unless asked for. Invalid UTF-8 becomes U+FFFD.
   std::string decode(std::span<const int32_t> tokens, bool special = false) const;
@@ -186,6 +188,7 @@ class Tokenizer {
   struct Impl;  // the library's own
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   const Impl& impl() const { return *impl_; }
+  Impl& impl() { return *impl_; }
 
  private:
   std::unique_ptr<Impl> impl_;

@@ -91,6 +91,7 @@ Result<Prepared> prepare(const std::string& path, const ModelOptions& options) {
   STOKE_ASSIGN(prepared.loaded, plan_model(prepared.file, loader));
   const int64_t before_text = held_now();
   STOKE_ASSIGN(prepared.tokenizer, make_tokenizer(prepared.file));
+  sys::trim_heap();  // the vocabulary's lists and JSON: more than a MiB, and chance how much of it
   prepared.text_bytes = std::max<int64_t>(0, held_now() - before_text);
   if (prepared.tokenizer->vocabulary() > prepared.loaded.config.vocab) {
     return Status(Code::kInvalid,
@@ -146,8 +147,9 @@ Status Engine::open_store(const ModelOptions& options) {
 
 Status Engine::take_memory(const ModelOptions& options) {
   STOKE_TRY(open_store(options));
-  const ModelSize size = model_size(nullptr);
   const Budget budget = find_budget(options.memory_bytes, held_now());
+  STOKE_TRY(ask_context(options, budget));
+  const ModelSize size = model_size(nullptr);
   if (const std::optional<Sizes> whole = fit_sizes(size, prepared_.sizes, budget)) {
     sizes_ = *whole;
     memory_ = memory_need(size, sizes_);
@@ -155,6 +157,8 @@ Status Engine::take_memory(const ModelOptions& options) {
   } else {
     STOKE_TRY(open_streaming(options, budget));
   }
+  // Of later texts; the slack is what a streaming engine keeps for them.
+  prepared_.tokenizer->impl().room = kSlackBytes + budget.bytes - memory_.total;
   memory_.budget = budget.bytes;
   memory_.budget_source = budget.source;
   model::WeightSource& source = streaming_ ? static_cast<model::WeightSource&>(streaming_->source()) : *resident_;
@@ -225,7 +229,7 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
                          .streaming = *streaming_,
                          .store = store_.get()};
   const bool fits = fit_streaming(prepared_.file.path, model.need, prepared_.sizes, budget).ok();
-  if (!fits) STOKE_TRY(allow_shorter_context(options));
+  if (!fits) allow_shorter_context(options);
   STOKE_ASSIGN(const StreamPlan plan, plan_stream(model, budget));
   sizes_ = plan.sizes;
   few_rows_ = few_tokens(sizes_).batch;
@@ -247,13 +251,23 @@ Status Engine::open_streaming(const ModelOptions& options, const Budget& budget)
   return store_ ? store_->fill(options.cancel) : ok_status();
 }
 
-// Asked only where it matters: whoever answers may have to read the prompt first.
-Status Engine::allow_shorter_context(const ModelOptions& options) {
-  if (options.context > 0 || !options.context_needed) return ok_status();
+// Before memory is laid out: whoever answers may have to tokenize a long prompt, for which all of the budget is there.
+Status Engine::ask_context(const ModelOptions& options, const Budget& budget) {
+  if (!options.context_needed) return ok_status();
+  const int64_t before = held_now();
+  // A short text is let through: whether the model fits is said later, and better.
+  prepared_.tokenizer->impl().room = std::max(budget.bytes - before, kSlackBytes);
   STOKE_ASSIGN(const int64_t needed, options.context_needed(tokenizer()));
-  Sizes& least = prepared_.sizes.least;
-  least = with_context(least, std::clamp<int64_t>(needed, 1, least.context));
+  context_needed_ = needed;
+  sys::trim_heap();
+  prepared_.process_bytes += std::max<int64_t>(0, held_now() - before);  // the tokens, kept by who was asked
   return ok_status();
+}
+
+void Engine::allow_shorter_context(const ModelOptions& options) {
+  if (options.context > 0 || context_needed_ == 0) return;
+  Sizes& least = prepared_.sizes.least;
+  least = with_context(least, std::clamp<int64_t>(context_needed_, 1, least.context));
 }
 
 std::string Engine::shorter_context(const Streamable& model) const {

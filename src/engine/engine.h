@@ -97,7 +97,8 @@ class Engine {
   Status take_memory(const ModelOptions& options);
   Status open_resident(const ModelOptions& options);
   Status open_streaming(const ModelOptions& options, const Budget& budget);
-  Status allow_shorter_context(const ModelOptions& options);
+  Status ask_context(const ModelOptions& options, const Budget& budget);
+  void allow_shorter_context(const ModelOptions& options);
   std::string shorter_context(const Streamable& model) const;
   ModelSize model_size(pipeline::IoQueue* queue);
   std::unique_ptr<model::Ffn> make_ffn(model::Multiplier& multiplier);
@@ -148,11 +149,12 @@ class Engine {
   sys::Populator populator_;  // of the memory of both, so gone before them
   std::span<formats::LayerFiring> recorded_;
   // Streaming, where weights, KV and a prompt's activations share what is not fixed.
-  int64_t few_rows_ = 0;      // rows of a pass whose activations are fixed
-  int64_t prompt_bytes_ = 0;  // what the activations of a full batch take beside these
-  int64_t prompt_room_ = 0;   // ... of which room was made for: all of it or none
-  bool many_before_ = false;  // the last pass had more rows
-  int64_t kv_room_ = 0;       // bytes of the KV pool that room was made for
+  int64_t few_rows_ = 0;        // rows of a pass whose activations are fixed
+  int64_t prompt_bytes_ = 0;    // what the activations of a full batch take beside these
+  int64_t prompt_room_ = 0;     // ... of which room was made for: all of it or none
+  bool many_before_ = false;    // the last pass had more rows
+  int64_t context_needed_ = 0;  // what options.context_needed said
+  int64_t kv_room_ = 0;         // bytes of the KV pool that room was made for
   std::unique_ptr<CancellableSource> cancellable_;
   std::unique_ptr<model::Transformer> transformer_;
 };

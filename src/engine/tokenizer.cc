@@ -1,7 +1,10 @@
 // Tokenizer: from a model's metadata to the text library, and the public face of it.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "engine/memory_need.h"
 #include "engine/tokenizer_impl.h"
 #include "sys/files.h"
 #include "text/gguf_vocab.h"
@@ -155,6 +158,15 @@ Result<text::Prompt> render(const Tokenizer::Impl& impl, std::span<const ChatMes
   return impl.chat->render(request, impl.tokenizer.get());
 }
 
+Status check_room(const Tokenizer::Impl& impl, size_t text_bytes) {
+  const auto needed = static_cast<int64_t>(impl.tokenizer->encoding_bytes(text_bytes));
+  if (needed <= impl.room) return ok_status();
+  return Status(Code::kNoMemory, fmt::format("a text of {}: tokenizing it takes up to {}, and the memory budget leaves "
+                                             "{}; shorten the text or raise --memory",
+                                             engine::bytes_text(static_cast<int64_t>(text_bytes)),
+                                             engine::bytes_text(needed), engine::bytes_text(impl.room)));
+}
+
 }  // namespace
 
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -166,6 +178,7 @@ Result<std::unique_ptr<Tokenizer>> Tokenizer::open(const std::string& path) {
 }
 
 Result<std::vector<int32_t>> Tokenizer::encode(std::string_view text, const TokenizeOptions& options) const {
+  STOKE_TRY(check_room(*impl_, text.size()));
   return impl_->tokenizer->encode(text, {.add_bos = options.bos, .parse_special = options.special});
 }
 
@@ -188,6 +201,7 @@ Result<std::string> Tokenizer::apply_chat_template(std::span<const ChatMessage> 
 Result<std::vector<int32_t>> Tokenizer::encode_chat(std::span<const ChatMessage> messages,
                                                     const ChatOptions& options) const {
   STOKE_ASSIGN(const text::Prompt prompt, render(*impl_, messages, options));
+  STOKE_TRY(check_room(*impl_, prompt.marked.size()));
   return impl_->tokenizer->encode_prompt(prompt);
 }
 

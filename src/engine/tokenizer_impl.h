@@ -1,8 +1,9 @@
 // The public Tokenizer's inside: the text library's objects for one model.
 //
-// Thread role: any; immutable once made. Ownership: the Tokenizer.
+// Thread role: any; immutable once its model is open. Ownership: the Tokenizer.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -19,6 +20,7 @@ struct Tokenizer::Impl {
   bool has_chat = false;                     // the model brings a template
   std::unique_ptr<text::ChatTemplate> chat;  // null: it has none, or
   Status chat_failure;                       // this is why it cannot be used
+  int64_t room = INT64_MAX;                  // bytes of the model's budget that encoding a text may take
 };
 
 namespace engine {

@@ -70,10 +70,8 @@ File& File::operator=(File&& other) noexcept {
 }
 
 Result<File> File::open_flags(const std::string& path, int flags) {
-  int fd = -1;
-  do {
-    fd = open(path.c_str(), flags | O_CLOEXEC, 0644);
-  } while (fd < 0 && errno == EINTR);
+  // Only a pipe without a writer waits here, and a signal that is handled wants an end to that.
+  const int fd = open(path.c_str(), flags | O_CLOEXEC, 0644);
   if (fd < 0) return failed(path, "open", errno);
   File file(fd, path);
   struct stat st = {};
@@ -178,8 +176,8 @@ Result<std::string> read_file(const std::string& path, uint64_t max_bytes) {
     const size_t had = text.size();
     text.resize(had + (size_t{1} << 16));
     const ssize_t got = read(file.fd(), text.data() + had, text.size() - had);
-    if (got < 0 && errno != EINTR) return failed(path, "read", errno);
-    text.resize(had + static_cast<size_t>(std::max<ssize_t>(got, 0)));
+    if (got < 0) return failed(path, "read", errno);  // of a pipe also EINTR: whoever sent a signal wants an end
+    text.resize(had + static_cast<size_t>(got));
     if (got == 0) return text;
     if (text.size() > max_bytes) {
       return Status(Code::kInvalid, fmt::format("{}: longer than {} bytes", path, max_bytes));

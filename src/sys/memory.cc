@@ -1,6 +1,7 @@
 #include "sys/memory.h"
 
 #include <fmt/format.h>
+#include <malloc.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -77,6 +78,12 @@ void advise_whole_pages(std::byte* data, size_t bytes, int advice) {
 void Memory::discard(size_t offset, size_t bytes) const {
   CHECK(offset + bytes <= size_);
   advise_whole_pages(data_ + offset, bytes, MADV_DONTNEED);
+}
+
+void trim_heap() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
 }
 
 void discard_pages(std::byte* data, size_t bytes) {

@@ -44,6 +44,9 @@ class Memory {
 // bytes of a buffer would bring its other 2 MiB along. They read as zeros afterwards.
 void discard_pages(std::byte* data, size_t bytes);
 
+// Gives back what the heap keeps of freed memory, after much of it was used for a moment.
+void trim_heap();
+
 // What this process holds, from /proc/self/status (bytes).
 struct ProcessMemory {
   uint64_t rss = 0;        // all resident

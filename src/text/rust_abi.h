@@ -66,6 +66,7 @@ struct StokeTextInfo {
   size_t vocab_size;
   size_t memory_bytes;
   uint8_t strips_leading_space;
+  uint8_t by_words;
 };
 
 struct StokeTextRequest {
@@ -83,7 +84,7 @@ void stoke_text_free(StokeTextTokenizer* tokenizer);
 void stoke_text_info(const StokeTextTokenizer* tokenizer, StokeTextInfo* out);
 void stoke_text_surroundings(const StokeTextTokenizer* tokenizer, StokeTextIds* prefix, StokeTextIds* suffix);
 bool stoke_text_encode(const StokeTextTokenizer* tokenizer, StokeTextSlice text, bool parse_special, uint32_t mark,
-                       StokeTextIds* out, StokeTextBytes* error);
+                       size_t window, StokeTextIds* out, StokeTextBytes* error);
 void stoke_text_token(const StokeTextTokenizer* tokenizer, uint32_t id, StokeTextBytes* out);
 bool stoke_text_is_special(const StokeTextTokenizer* tokenizer, uint32_t id);
 int64_t stoke_text_id(const StokeTextTokenizer* tokenizer, StokeTextSlice name);  // -1: none

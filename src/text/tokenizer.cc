@@ -168,6 +168,7 @@ Tokenizer::Tokenizer(StokeTextTokenizer* rust) : rust_(rust) {
   vocab_size_ = static_cast<int32_t>(info.vocab_size);
   memory_bytes_ = info.memory_bytes + kCacheBytes;
   strips_leading_space_ = info.strips_leading_space != 0;
+  by_words_ = info.by_words != 0;
 }
 
 Tokenizer::~Tokenizer() { stoke_text_free(rust_); }
@@ -255,7 +256,7 @@ void Tokenizer::find_end_of_generation(std::span<const int32_t> given) {
 Result<std::vector<int32_t>> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   StokeTextIds ids;
   StokeTextBytes error;
-  if (!stoke_text_encode(rust_, slice(text), options.parse_special, 0, &ids, &error)) {
+  if (!stoke_text_encode(rust_, slice(text), options.parse_special, 0, options.window, &ids, &error)) {
     return rust_error(Code::kInvalid, error);
   }
   std::vector<int32_t> tokens = take(ids);
@@ -269,10 +270,17 @@ Result<std::vector<int32_t>> Tokenizer::encode(std::string_view text, const Enco
 Result<std::vector<int32_t>> Tokenizer::encode_prompt(const Prompt& prompt) const {
   StokeTextIds ids;
   StokeTextBytes error;
-  if (!stoke_text_encode(rust_, slice(prompt.marked), true, prompt.mark, &ids, &error)) {
+  if (!stoke_text_encode(rust_, slice(prompt.marked), true, prompt.mark, 0, &ids, &error)) {
     return rust_error(Code::kInvalid, error);
   }
   return take(ids);
+}
+
+size_t Tokenizer::encoding_bytes(size_t text_bytes) const {
+  constexpr size_t kEach = 300;         // measured: 110 to 270
+  constexpr size_t kWindow = 16 << 10;  // WINDOW in rust/src/tokenizer.rs
+  constexpr size_t kTokenBytes = 12;    // of a token: in Rust, here, and while a vector grows
+  return std::min(text_bytes, by_words_ ? kWindow : text_bytes) * kEach + text_bytes / 2 * kTokenBytes;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> tokens, bool skip_special) const {

@@ -27,6 +27,7 @@ namespace stoke::text {
 struct EncodeOptions {
   bool add_bos = true;         // put before (and after) the text what the model asks for
   bool parse_special = false;  // text that spells a special token becomes it; otherwise it stays text
+  size_t window = 0;           // for tests: bytes of a long text that are taken together; no token depends on it
 };
 
 // A rendered chat prompt. `mark` (0: none) is a character that stands inside every special-token text which came from
@@ -72,6 +73,9 @@ class Tokenizer {
   bool is_end_of_generation(int32_t id) const { return end_of_generation_.contains(id); }
   // What holding this tokenizer costs: measured when it was made, plus the most its caches take.
   size_t memory_bytes() const { return memory_bytes_; }
+  // About the most that encoding so many bytes takes while it lasts, the tokens included. Where words are found from
+  // the left (byte-level BPE), long texts are taken in windows; others are taken whole, at hundreds of bytes a byte.
+  size_t encoding_bytes(size_t text_bytes) const;
 
  private:
   friend class ChatTemplate;
@@ -87,6 +91,7 @@ class Tokenizer {
   std::vector<int32_t> suffix_;
   std::unordered_set<int32_t> end_of_generation_;
   size_t memory_bytes_ = 0;
+  bool by_words_ = false;
 };
 
 // Bytes that all tokenizers and templates together hold at this moment, measured.

@@ -134,6 +134,30 @@ TEST(ByteLevelGoldens, GgufAndJsonAndReferenceAgree) {
   }
 }
 
+// A window is the bytes of a long text that are taken together.
+TEST(ByteLevelGoldens, LongTextsInWindowsGiveTheSameTokens) {
+  std::string text;
+  for (const std::string& part : texts().all) text += part.substr(0, 4000);
+  Json goldens = load("byte_level.json");
+  int by_words = 0;
+  for (const Json& family : goldens["families"]) {
+    std::string name = family["pre"];
+    auto made = Tokenizer::from_gguf(as_gguf(goldens["base"], name));
+    ASSERT_TRUE(made.ok()) << made.status().message();
+    by_words += (*made)->encoding_bytes(size_t{1} << 30) < size_t{16} << 30 ? 1 : 0;
+    for (const bool special : {false, true}) {
+      const auto whole = (*made)->encode(text, {.parse_special = special, .window = size_t{1} << 30});
+      ASSERT_TRUE(whole.ok());
+      for (const size_t window : {600, 2048, 8191, 0}) {
+        const auto parts = (*made)->encode(text, {.parse_special = special, .window = window});
+        ASSERT_TRUE(parts.ok());
+        EXPECT_EQ(*parts, *whole) << name << ", window " << window;
+      }
+    }
+  }
+  EXPECT_GE(by_words, 5);
+}
+
 TEST(ByteLevelGoldens, DecodingGivesTheTextBackAndStreamsWholeCharacters) {
   Texts all = texts();
   Json goldens = load("byte_level.json");

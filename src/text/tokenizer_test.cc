@@ -116,6 +116,23 @@ constexpr std::string_view kTinyJson =
     R"("decoder":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},)"
     R"("model":{"type":"BPE","vocab":{"l":0,"o":1,"lo":2},"merges":["l o"]}})";
 
+// A small file may not make a small text a huge one.
+TEST(Tokenizer, NormalizersThatGrowTextsAreErrors) {
+  std::string json(kTinyJson);
+  const std::string replace =
+      R"({"type":"Replace","pattern":{"String":"a"},"content":")" + std::string(20, 'a') + "\"}";
+  const auto with = [&](const std::string& normalizer) {
+    std::string copy = json;
+    const std::string none = R"("normalizer":null)";
+    copy.replace(copy.find(none), none.size(), R"("normalizer":)" + normalizer);
+    return Tokenizer::from_json(copy, "");
+  };
+  EXPECT_TRUE(with(replace).ok());
+  const auto refused = with(R"({"type":"Sequence","normalizers":[)" + replace + "," + replace + "]}");
+  ASSERT_FALSE(refused.ok());
+  EXPECT_NE(refused.status().message().find("400 times as long"), std::string::npos) << refused.status().message();
+}
+
 TEST(Tokenizer, ConfigBesideTheJson) {
   auto plain = Tokenizer::from_json(kTinyJson, "");
   ASSERT_TRUE(plain.ok()) << plain.status().message();

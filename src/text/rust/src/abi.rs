@@ -68,6 +68,7 @@ pub struct Info {
     vocab_size: usize,
     memory_bytes: usize,
     strips_leading_space: u8,
+    by_words: u8,
 }
 
 #[repr(C)]
@@ -229,6 +230,7 @@ pub unsafe extern "C" fn stoke_text_info(tokenizer: *const Tokenizer, out: *mut 
         vocab_size: t.size,
         memory_bytes: t.memory_bytes,
         strips_leading_space: t.strips_leading_space as u8,
+        by_words: t.window.is_some() as u8,
     };
 }
 
@@ -239,20 +241,22 @@ pub unsafe extern "C" fn stoke_text_surroundings(tokenizer: *const Tokenizer, pr
     *suffix = (*tokenizer).suffix.clone().into();
 }
 
-/// `mark`: a code point that is taken out after special tokens were found; 0 for none.
+/// `mark`: a code point that is taken out after special tokens were found; 0 for none. `window`: bytes of a long text
+/// that are looked at together, where the tokenizer allows that; 0: as many as it likes.
 #[no_mangle]
 pub unsafe extern "C" fn stoke_text_encode(
     tokenizer: *const Tokenizer,
     text: Slice,
     parse_special: bool,
     mark: u32,
+    window: usize,
     out: *mut Ids,
     error: *mut Bytes,
 ) -> bool {
     edge(error, || {
         let text = String::from_utf8_lossy(text.bytes());
         let mark = char::from_u32(mark).filter(|m| *m != '\0');
-        *out = (*tokenizer).encode(&text, parse_special, mark).map_err(text_of)?.into();
+        *out = (*tokenizer).encode(&text, parse_special, mark, (window > 0).then_some(window)).map_err(text_of)?.into();
         Ok(())
     })
 }

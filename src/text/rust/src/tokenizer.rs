@@ -3,6 +3,7 @@
 use crate::memory;
 use crate::vocab::{self, VocabTokenizer, Vocabulary};
 use aho_corasick::{AhoCorasick, MatchKind};
+use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 use tokenizers::tokenizer::{AddedVocabulary, OffsetReferential, OffsetType};
@@ -36,6 +37,8 @@ pub struct Tokenizer {
     pub suffix: Vec<u32>,
     pub size: usize,
     pub memory_bytes: usize,
+    /// Bytes of a text that are tokenized together; None: all.
+    pub window: Option<usize>,
 }
 
 /// `<0x41>` as 0x41.
@@ -60,12 +63,20 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-fn ids_of<M, N, PT, PP, D>(
+/// Bytes of a long text that are looked at together, where words can be found piece by piece. The library takes 110
+/// bytes and more for each.
+const WINDOW: usize = 16 << 10;
+
+/// The ids of `text`'s beginning, and how many bytes that is: all of it, or the words that begin before `most` bytes.
+/// What follows is looked at, too: at least as many bytes again, so that no word here would be another with more text.
+fn some_ids<M, N, PT, PP, D>(
     t: &TokenizerImpl<M, N, PT, PP, D>,
     added: &AddedVocabulary,
     text: &str,
     mark: Option<char>,
-) -> Result<Vec<u32>>
+    most: usize,
+    ids: &mut Vec<u32>,
+) -> Result<usize>
 where
     M: Model,
     N: Normalizer,
@@ -80,9 +91,117 @@ where
     if let Some(pre) = t.get_pre_tokenizer() {
         pre.pre_tokenize(&mut parts)?;
     }
-    parts.tokenize(|part| t.get_model().tokenize(part.get()))?;
-    let splits = parts.get_splits(OffsetReferential::Normalized, OffsetType::None);
-    Ok(splits.iter().flat_map(|(_, _, tokens)| tokens.iter().flatten().map(|t| t.id)).collect())
+    for (part, offsets, tokens) in parts.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+        if offsets.0 >= most {
+            return Ok(offsets.0);
+        }
+        match tokens {
+            Some(tokens) => ids.extend(tokens.iter().map(|t| t.id)),
+            None => ids.extend(t.get_model().tokenize(part)?.iter().map(|t| t.id)),
+        }
+    }
+    Ok(text.len())
+}
+
+/// `window`: words are found from the left, each by itself, so that a long text can be taken in pieces of this size.
+fn ids_of<M, N, PT, PP, D>(
+    t: &TokenizerImpl<M, N, PT, PP, D>,
+    added: &AddedVocabulary,
+    text: &str,
+    mark: Option<char>,
+    window: Option<usize>,
+) -> Result<Vec<u32>>
+where
+    M: Model,
+    N: Normalizer,
+    PT: PreTokenizer,
+    PP: PostProcessor,
+    D: tokenizers::Decoder,
+{
+    let mut ids = Vec::new();
+    let mut rest = text;
+    while let Some(window) = window.filter(|w| rest.len() > *w) {
+        let end = (0..=window).rev().find(|at| rest.is_char_boundary(*at)).unwrap_or(0);
+        let piece = &rest[..end];
+        let before = ids.len();
+        let taken = some_ids(t, added, piece, mark, window / 2, &mut ids)?;
+        if taken == piece.len() || taken == 0 {
+            // One word longer than half a window.
+            ids.truncate(before);
+            break;
+        }
+        rest = &rest[taken..];
+    }
+    some_ids(t, added, rest, mark, usize::MAX, &mut ids)?;
+    Ok(ids)
+}
+
+/// Whether a step of a pre-tokenizer splits, and does so from the left, by nothing that lies before a word.
+enum Step {
+    None,
+    /// Single characters.
+    Characters,
+    Words,
+    Other,
+}
+
+fn step_of(step: &Value) -> Step {
+    match step["type"].as_str() {
+        Some("ByteLevel") if step["add_prefix_space"] == true => Step::Other,
+        Some("ByteLevel") if step["use_regex"] == false => Step::None,
+        Some("ByteLevel") => Step::Words,
+        Some("Digits") if step["individual_digits"] == true => Step::Characters,
+        Some("Split") => match step["pattern"]["Regex"].as_str() {
+            Some("\\p{N}") => Step::Characters,
+            Some(pattern) if !looks_back(pattern) => Step::Words,
+            _ => Step::Other,
+        },
+        _ => Step::Other,
+    }
+}
+
+fn looks_back(pattern: &str) -> bool {
+    let anchored = pattern.char_indices().any(|(at, c)| c == '^' && !pattern[..at].ends_with('['));
+    anchored || ["(?<", "\\b", "\\B", "\\A", "\\G", "\\K"].iter().any(|look| pattern.contains(look))
+}
+
+/// The window of a tokenizer with these parts; None: its texts must be taken whole. Words must be the last that is
+/// split: inside another word they would depend on where that begins.
+fn window_for(normalizer: &Value, pre_tokenizer: &Value) -> Option<usize> {
+    let nfc = serde_json::json!({"type": "NFC"});
+    let plain = normalizer.is_null() || *normalizer == nfc || normalizer["normalizers"] == serde_json::json!([nfc]);
+    let steps = match pre_tokenizer["pretokenizers"].as_array() {
+        Some(steps) => steps.as_slice(),
+        None => std::slice::from_ref(pre_tokenizer),
+    };
+    let mut words = 0;
+    for step in steps {
+        match step_of(step) {
+            Step::None => {}
+            Step::Characters if words == 0 => {}
+            Step::Words if words == 0 => words = 1,
+            _ => return None,
+        }
+    }
+    (plain && words == 1).then_some(WINDOW)
+}
+
+/// Known normalizers put three bytes for one.
+const MOST_GROWTH: f64 = 64.0;
+
+/// How many times as long as a text these replacements can make it.
+fn growth_of(normalizer: &Value) -> f64 {
+    if let Some(steps) = normalizer["normalizers"].as_array() {
+        return steps.iter().map(growth_of).product();
+    }
+    let Some(content) = normalizer["content"].as_str() else { return 1.0 };
+    let found = normalizer["pattern"]["String"].as_str().map_or(1, str::len).max(1);
+    (content.len() as f64 / found as f64).max(1.0)
+}
+
+/// As the parts are written into tokenizer.json; null for one that is absent.
+fn json_of<T: serde::Serialize>(part: &T) -> Value {
+    serde_json::to_value(part).unwrap_or_else(|_| Value::from("cannot be written"))
 }
 
 fn spelling_of(decoder: &DecoderWrapper) -> (Spelling, bool) {
@@ -122,6 +241,10 @@ impl Tokenizer {
             }
             t.with_model(model);
         }
+        let growth = growth_of(&json_of(&t.get_normalizer()));
+        if growth > MOST_GROWTH {
+            return Err(format!("its normalizer makes texts {growth:.0} times as long; at most {MOST_GROWTH} is taken").into());
+        }
         let (spelling, strips) = t.get_decoder().map_or((Spelling::Verbatim, false), spelling_of);
         let (prefix, suffix) = surroundings(&t)?;
         let largest = t.get_added_tokens_decoder().keys().max().map_or(0, |id| *id as usize + 1);
@@ -154,8 +277,12 @@ impl Tokenizer {
             Inner::Vocab(t) => t.get_added_vocabulary().clone(),
         };
         plain.set_encode_special_tokens(true);
+        let window = match &inner {
+            Inner::Json(t) => window_for(&json_of(&t.get_normalizer()), &json_of(&t.get_pre_tokenizer())),
+            Inner::Vocab(t) => window_for(&json_of(&t.get_normalizer()), &json_of(&t.get_pre_tokenizer())),
+        };
         let memory_bytes = memory::live_bytes().saturating_sub(before);
-        Self { inner, plain, spelling, strips_leading_space, prefix, suffix, size, memory_bytes }
+        Self { inner, plain, spelling, strips_leading_space, prefix, suffix, size, memory_bytes, window }
     }
 
     fn added(&self) -> &AddedVocabulary {
@@ -167,11 +294,12 @@ impl Tokenizer {
 
     /// The tokens of `text`, nothing put before or after. `mark` is a character that hides special-token text from
     /// being taken for a token; it is taken out before anything else looks at the text.
-    pub fn encode(&self, text: &str, parse_special: bool, mark: Option<char>) -> Result<Vec<u32>> {
+    pub fn encode(&self, text: &str, parse_special: bool, mark: Option<char>, window: Option<usize>) -> Result<Vec<u32>> {
+        let window = self.window.map(|w| window.unwrap_or(w));
         let added = if parse_special { self.added() } else { &self.plain };
         match &self.inner {
-            Inner::Json(t) => ids_of(t, added, text, mark),
-            Inner::Vocab(t) => ids_of(t, added, text, mark),
+            Inner::Json(t) => ids_of(t, added, text, mark, window),
+            Inner::Vocab(t) => ids_of(t, added, text, mark, window),
         }
     }
 

@@ -164,7 +164,7 @@ class Chat {
 
   Status answer(const std::string& input) {
     messages_.push_back({"user", input});
-    const Status done = generate_answer();
+    Status done = generate_answer();
     // A message that got no answer is not part of the conversation.
     if (!done.ok()) messages_.pop_back();
     return done;
@@ -174,7 +174,7 @@ class Chat {
     auto tokens = model_.tokenizer().encode_chat(messages_);
     if (!tokens.ok()) return tokens.status();
     live_.begin();
-    const Status prefilled = session_.extend_to(*tokens, &interrupt_.flag());
+    Status prefilled = session_.extend_to(*tokens, &interrupt_.flag());
     prefilled.ok() ? live_.text_follows() : live_.end();
     if (!prefilled.ok()) {
       if (prefilled.code() != Code::kContextFull) return prefilled;

@@ -1,6 +1,6 @@
 # What `cmake --install` puts where, and the Debian packages that cpack makes of it. Two components:
 #   program  the stoke command                                    -> package stoke
-#   dev      libstoke.a, the public headers, the CMake package    -> package libstoke-dev
+#   dev      libstoke.a, the public headers, the CMake package, stoke.pc    -> package libstoke-dev
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -19,10 +19,19 @@ install(DIRECTORY include/stoke DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONEN
 
 # The package is written by hand rather than exported: an export would name every private target of this build.
 get_filename_component(STOKE_TEXT_ARCHIVE_NAME ${STOKE_TEXT_ARCHIVE} NAME)
-set(STOKE_LINK_LIBRARIES "fmt::fmt;xxhash;Threads::Threads;${CMAKE_DL_LIBS}")
+# What a C++ program gets from its linker and one in C does not.
+set(STOKE_CXX_LIBRARIES ${CMAKE_CXX_IMPLICIT_LINK_LIBRARIES})
+list(REMOVE_ITEM STOKE_CXX_LIBRARIES ${CMAKE_C_IMPLICIT_LINK_LIBRARIES})
+list(REMOVE_DUPLICATES STOKE_CXX_LIBRARIES)
+set(STOKE_LINK_LIBRARIES "xxhash;Threads::Threads;${CMAKE_DL_LIBS};${STOKE_CXX_LIBRARIES}")
+set(STOKE_PC_REQUIRES "fmt libxxhash")
 if(LIBURING_FOUND)
   list(APPEND STOKE_LINK_LIBRARIES uring)
+  string(APPEND STOKE_PC_REQUIRES " liburing")
 endif()
+list(TRANSFORM STOKE_CXX_LIBRARIES PREPEND -l OUTPUT_VARIABLE STOKE_PC_LIBRARIES)
+list(JOIN STOKE_PC_LIBRARIES " " STOKE_PC_LIBRARIES)
+string(PREPEND STOKE_PC_LIBRARIES "-pthread -ldl ")
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/stoke)
 configure_package_config_file(cmake/stokeConfig.cmake.in ${CMAKE_BINARY_DIR}/stokeConfig.cmake
                               INSTALL_DESTINATION ${package_dir}
@@ -30,6 +39,10 @@ configure_package_config_file(cmake/stokeConfig.cmake.in ${CMAKE_BINARY_DIR}/sto
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/stokeConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/stokeConfig.cmake ${CMAKE_BINARY_DIR}/stokeConfigVersion.cmake
         DESTINATION ${package_dir} COMPONENT dev)
+file(RELATIVE_PATH STOKE_PC_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
+string(REGEX REPLACE "/$" "" STOKE_PC_PREFIX "${STOKE_PC_PREFIX}")
+configure_file(cmake/stoke.pc.in ${CMAKE_BINARY_DIR}/stoke.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/stoke.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT dev)
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME stoke)

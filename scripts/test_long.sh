@@ -12,5 +12,4 @@ build "thread sanitizer build" tsan && suite "tests with the thread sanitizer" b
 # Under qemu /proc/cpuinfo is this machine's, so what describes the machine cannot be tested there.
 build "aarch64 build" aarch64 && suite "tests on aarch64" build/aarch64 -LE once -E '^(cpu|profile)_test$'
 step "memory contract" python3 tests/contract/contract_test.py build/release/stoke --long
-step "install" tests/install/check_install
 step "Debian package" tests/install/check_package

@@ -18,12 +18,15 @@ namespace {
 constexpr const char* kHelp =
     "/help          this text\n"
     "/reset         forget the conversation\n"
-    "/system TEXT   set the system message and forget the conversation\n"
+    "/system TEXT   set the system message and forget the conversation; without TEXT show it, \"\" for none\n"
     "/save FILE     write the conversation as JSON\n"
     "/stats         what the model did so far\n"
-    "/exit          leave (Ctrl-D, too)\n"
-    "A trailing backslash continues on the next line; lines between two \"\"\" lines are one message.\n"
-    "Ctrl-C stops an answer.\n";
+    "/exit, /bye    leave (Ctrl-D, too)\n"
+    "A trailing backslash continues on the next line; \"\"\" begins and ends a message of several lines.\n"
+    "Ctrl-C stops an answer.\n"
+    "What you type on a terminal is kept in ~/.local/state/stoke/history, for the arrow keys; STOKE_HISTORY names "
+    "another\n"
+    "file, or, empty, none.\n";
 
 // Tokens below which a conversation is none, where memory is too scarce for the default.
 constexpr int64_t kLeastContext = 512;
@@ -35,8 +38,10 @@ struct ChatFlags {
   std::string system;
 };
 
-// ~/.local/state/stoke/history, or empty where there is no home.
+// What STOKE_HISTORY names, else ~/.local/state/stoke/history. Empty, for none, where the variable is set and empty,
+// and where there is no home.
 std::string history_file() {
+  if (const char* named = std::getenv("STOKE_HISTORY")) return named;
   const char* state = std::getenv("XDG_STATE_HOME");
   const char* home = std::getenv("HOME");
   std::string folder;
@@ -46,6 +51,20 @@ std::string history_file() {
     folder = std::string(home) + "/.local/state";
   if (folder.empty() || !sys::make_folders(folder + "/stoke").ok()) return "";
   return folder + "/stoke/history";
+}
+
+// Without blanks at either end.
+std::string trimmed(const std::string& text) {
+  constexpr const char* kBlanks = " \t\r\n";
+  const size_t begin = text.find_first_not_of(kBlanks);
+  if (begin == std::string::npos) return "";
+  return text.substr(begin, text.find_last_not_of(kBlanks) + 1 - begin);
+}
+
+// That a command was done. On standard error: a pipe's standard output is answers.
+template <typename... Values>
+void confirm(fmt::format_string<Values...> format, Values&&... values) {
+  fmt::print(stderr, "stoke: {}\n", fmt::format(format, std::forward<Values>(values)...));
 }
 
 class Chat {
@@ -74,7 +93,7 @@ class Chat {
         if (terminal_) fmt::print("\n(Ctrl-D or /exit leaves)\n");
         continue;
       }
-      if (input.empty()) continue;
+      if (trimmed(input).empty()) continue;
       if (input[0] == '/') {
         if (!command(input)) break;
         continue;
@@ -91,22 +110,23 @@ class Chat {
  private:
   void reset() {
     messages_.clear();
+    session_.truncate(0);
     if (!system_.empty()) messages_.push_back({"system", system_});
   }
 
   // False to leave.
   bool command(const std::string& input) {
-    const size_t blank = input.find(' ');
+    const size_t blank = input.find_first_of(" \t\n");
     const std::string verb = input.substr(0, blank);
-    const std::string rest = blank == std::string::npos ? "" : input.substr(blank + 1);
-    if (verb == "/exit" || verb == "/quit") return false;
+    const std::string rest = blank == std::string::npos ? "" : trimmed(input.substr(blank));
+    if (verb == "/exit" || verb == "/quit" || verb == "/bye") return false;
     if (verb == "/help") {
       fmt::print("{}", kHelp);
     } else if (verb == "/reset") {
       reset();
+      confirm("the conversation is forgotten{}", system_.empty() ? "" : ", the system message stays");
     } else if (verb == "/system") {
-      system_ = rest;
-      reset();
+      set_system(rest);
     } else if (verb == "/stats") {
       fmt::print("{}\ncontext: {} of {} tokens\n", stats_line(model_.stats()), session_.length(), model_.context());
     } else if (verb == "/save") {
@@ -119,17 +139,32 @@ class Chat {
     return true;
   }
 
+  // A slip of the finger, /system alone, must not cost the conversation: it shows what there is.
+  void set_system(const std::string& text) {
+    if (text.empty()) {
+      fmt::print("{}\n", system_.empty() ? "(there is no system message)" : system_);
+      return;
+    }
+    system_ = text == "\"\"" ? "" : text;
+    reset();
+    confirm("{}; the conversation begins anew", system_.empty() ? "no system message" : "the system message is set");
+  }
+
   Status save(const std::string& path) const {
     if (path.empty()) return Status(Code::kInvalid, "/save needs a file name");
+    std::error_code error;
+    const bool replaces = std::filesystem::exists(path, error);
     Json list = Json::array();
     for (const ChatMessage& message : messages_) list.push_back({{"role", message.role}, {"content", message.content}});
     const Json document{{"model", model_.info().name}, {"messages", list}};
-    return sys::write_file_atomic(path, document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+    STOKE_TRY(sys::write_file_atomic(path, document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"));
+    confirm("{} messages saved to {}{}", messages_.size(), path, replaces ? ", which was there and is replaced" : "");
+    return Status();
   }
 
   Status answer(const std::string& input) {
     messages_.push_back({"user", input});
-    const Status done = generate_answer();
+    Status done = generate_answer();
     // A message that got no answer is not part of the conversation.
     if (!done.ok()) messages_.pop_back();
     return done;
@@ -139,7 +174,7 @@ class Chat {
     auto tokens = model_.tokenizer().encode_chat(messages_);
     if (!tokens.ok()) return tokens.status();
     live_.begin();
-    const Status prefilled = session_.extend_to(*tokens, &interrupt_.flag());
+    Status prefilled = session_.extend_to(*tokens, &interrupt_.flag());
     prefilled.ok() ? live_.text_follows() : live_.end();
     if (!prefilled.ok()) {
       if (prefilled.code() != Code::kContextFull) return prefilled;

@@ -76,8 +76,22 @@ LineReader::End LineReader::read_line(bool more, std::string* line) {
   return End::kLine;
 }
 
+namespace {
+
+constexpr std::string_view kFence = "\"\"\"";
+
+// Takes the fence off the end of a line, blanks after it included.
+bool close_block(std::string* line) {
+  const size_t last = line->find_last_not_of(" \t\r");
+  const std::string_view text = std::string_view(*line).substr(0, last == std::string::npos ? 0 : last + 1);
+  if (!text.ends_with(kFence)) return false;
+  line->resize(text.size() - kFence.size());
+  return true;
+}
+
+}  // namespace
+
 LineReader::End LineReader::read(std::string* input) {
-  constexpr std::string_view kFence = "\"\"\"";
   input->clear();
   std::string line;
   bool fenced = false;
@@ -85,16 +99,16 @@ LineReader::End LineReader::read(std::string* input) {
     const End end = read_line(more, &line);
     if (end == End::kEof && !input->empty()) break;
     if (end != End::kLine) return end;
-    if (line == kFence) {
-      if (fenced) break;
-      fenced = true;
-      continue;
-    }
+    const bool opens = !more && line.starts_with(kFence);
+    if (opens) line.erase(0, kFence.size());
+    fenced = fenced || opens;
+    const bool closes = fenced && close_block(&line);
     const bool goes_on = !fenced && line.ends_with('\\');
     if (goes_on) line.pop_back();
     *input += line;
-    if (!fenced && !goes_on) break;
-    *input += '\n';
+    if (closes || (!fenced && !goes_on)) break;
+    // Nothing beside the opening fence is no line.
+    if (!opens || !line.empty()) *input += '\n';
   }
   if (fenced && input->ends_with('\n')) input->pop_back();
   if (editor_ != nullptr && !input->empty()) {

@@ -1,7 +1,8 @@
 // Lines from a person: editing and history (libedit) on a terminal, plain lines otherwise.
 //
-// Multi-line input: a line that ends with a backslash goes on in the next; a line that is """ opens and closes a block.
-// Thread role: main thread. Ownership: the terminal's state is restored when it goes.
+// Multi-line input: a line that ends with a backslash goes on in the next; a first line that begins with """ opens a
+// block, which the first """ at the end of a line closes. What stands beside them belongs to the block. Thread role:
+// main thread. Ownership: the terminal's state is restored when it goes.
 #pragma once
 
 #include <memory>

@@ -110,7 +110,7 @@ Status PartFile::begin(uint64_t identity) {
 Result<PartFile> PartFile::open(const std::string& output, uint64_t identity, uint64_t bytes) {
   PartFile part;
   part.output_ = output;
-  STOKE_TRY(part.open_locked(output + ".part"));
+  STOKE_TRY(sys::told_of(output, output + ".part", part.open_locked(output + ".part")));
   STOKE_ASSIGN(part.journal_, sys::File::open_write(output + ".journal"));
   part.read_journal(identity);
   STOKE_ASSIGN(const uint64_t size, part.file_.size());

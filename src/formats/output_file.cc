@@ -57,7 +57,7 @@ Result<std::unique_ptr<OutputFile>> OutputFile::create(const std::string& path, 
   STOKE_TRY(check_room(path, bytes));
   std::string part = fmt::format("{}.part-{}", path, ::getpid());
   int fd = ::open(part.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (fd < 0) return Status(Code::kIo, fmt::format("{}: cannot create: {}", part, strerror(errno)));
+  if (fd < 0) return Status(Code::kIo, fmt::format("{}: cannot create: {}", path, strerror(errno)));
   return std::unique_ptr<OutputFile>(new OutputFile(path, std::move(part), fd));
 }
 

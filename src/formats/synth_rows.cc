@@ -38,7 +38,8 @@ void SynthRows::fill(int64_t row, std::span<std::byte> out) {
 
 void SynthRows::fill_stream_columns(int64_t row, std::span<std::byte> out) {
   const std::span<std::byte> constant = out.first(part_bytes_);
-  const std::span<std::byte> slow = out.subspan(part_bytes_, part_bytes_);
+  // subspan(offset, count) would look whether the count is "all the rest"; g++ 12 follows that case into a fill of it.
+  const std::span<std::byte> slow = out.subspan(part_bytes_).first(part_bytes_);
   if (recipe_.constants.empty()) {
     put_zero(constant);
   } else {

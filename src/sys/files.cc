@@ -195,6 +195,12 @@ Status rename_durable(const std::string& from, const std::string& to) {
   return ok_status();
 }
 
+Status told_of(const std::string& path, const std::string& temporary, const Status& status) {
+  const std::string& message = status.message();
+  if (status.ok() || !message.starts_with(temporary)) return status;
+  return Status(status.code(), path + message.substr(temporary.size()));
+}
+
 Status write_file_atomic(const std::string& path, std::string_view text) {
   const std::string temporary = fmt::format("{}.{}.tmp", path, getpid());
   const auto write_all = [&]() -> Status {
@@ -205,7 +211,7 @@ Status write_file_atomic(const std::string& path, std::string_view text) {
   };
   Status status = write_all();
   if (!status.ok()) unlink(temporary.c_str());
-  return status;
+  return told_of(path, temporary, status);
 }
 
 Status make_folders(const std::string& path) {

@@ -73,8 +73,10 @@ class File {
 
 // Whole small files. Reading stops with kInvalid above max_bytes. Works on /proc files, whose length is not known.
 Result<std::string> read_file(const std::string& path, uint64_t max_bytes = uint64_t{64} << 20);
-// The file appears whole or not at all: written beside, synced, renamed over.
+// The file appears whole or not at all: written beside, synced, renamed over. Failures name `path`.
 Status write_file_atomic(const std::string& path, std::string_view text);
+// A failure that begins with the name of the temporary file, told of the file that the user named.
+Status told_of(const std::string& path, const std::string& temporary, const Status& status);
 // Renames within one file system and syncs the folder, so that the new name survives a crash.
 Status rename_durable(const std::string& from, const std::string& to);
 // mkdir -p.

@@ -60,7 +60,9 @@ TEST_F(FileTest, WriteAtomic_ReplacesAndLeavesNothingBeside) {
 }
 
 TEST_F(FileTest, WriteAtomic_FailureKeepsTheOldFile) {
-  EXPECT_EQ(write_file_atomic(folder_ + "/no/such/folder", "x").code(), Code::kNotFound);
+  const Status status = write_file_atomic(folder_ + "/no/such/folder", "x");
+  EXPECT_EQ(status.code(), Code::kNotFound);
+  EXPECT_EQ(status.message(), folder_ + "/no/such/folder: cannot open: no such file or directory");
 }
 
 TEST_F(FileTest, ReadFile_HasALimit) {

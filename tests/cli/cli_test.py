@@ -2,11 +2,15 @@
 """The command line as scripts see it: exit statuses, one line per failure, JSON keys. usage: cli_test.py STOKE"""
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
 import tempfile
 import unittest
+
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../contract"))
+from gguf_file import Gguf  # noqa: E402
 
 STOKE = os.path.abspath(sys.argv[1])
 FOLDER = tempfile.TemporaryDirectory()
@@ -108,6 +112,7 @@ class Cli(unittest.TestCase):
         self.assertIn("192 records", found["verified"])
         self.fails(1, "convert", MODEL, "-o", store, says=["silu", "relu"])
         self.fails(2, "convert", model, "-o", os.path.join(FOLDER.name, "relu.gguf"))
+        self.fails(1, "convert", model, "-o", "/nonexistent/relu.stoke", says=["/nonexistent/relu.stoke: cannot"])
         with open(store, "r+b") as file:
             file.seek(-4096, os.SEEK_END)  # the seal
             file.write(b"damaged!")
@@ -176,6 +181,95 @@ class Cli(unittest.TestCase):
         # The tiny model has no chat template, and says so.
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"chat template", done.stderr)
+
+
+class Chat(unittest.TestCase):
+    """Conversations through a pipe, with a template that every model understands."""
+    TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.model = os.path.join(FOLDER.name, "chat.gguf")
+        Gguf(MODEL).write_with_text(cls.model, "tokenizer.chat_template", cls.TEMPLATE)
+
+    def chat(self, *lines):
+        done = stoke("chat", self.model, "-n", "2", "--temp", "0", stdin="\n".join(lines) + "\n")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout.decode(), done.stderr.decode()
+
+    def messages(self, *lines):
+        """What the user said, as /save writes it, and standard error."""
+        path = os.path.join(FOLDER.name, "saved.json")
+        _, err = self.chat(*lines, f"/save {path}")
+        with open(path, encoding="utf-8") as file:
+            saved = json.load(file)["messages"]
+        return [m["content"] for m in saved if m["role"] != "assistant"], err
+
+    def test_messages_of_several_lines(self):
+        for lines, message in (
+                (["one \\", "two"], "one \ntwo"),
+                (['"""', "one", "two", '"""'], "one\ntwo"),
+                (['"""one', 'two"""'], "one\ntwo"),
+                (['"""one"""'], "one"),
+                (['"""', "", 'say """a""" twice', '""" '], '\nsay """a""" twice'),
+        ):
+            self.assertEqual(self.messages(*lines)[0], [message], lines)
+
+    def test_blanks_are_no_message(self):
+        self.assertEqual(self.messages("", "   ", "\t", '"""', " ", '"""', '""""""')[0], [])
+
+    def test_reset_forgets_and_says_so(self):
+        said, err = self.messages("one", "/reset")
+        self.assertEqual(said, [])
+        self.assertIn("forgotten", err)
+        out, _ = self.chat("one", "/stats", "/reset", "/stats")
+        contexts = [line.split()[1] for line in out.splitlines() if line.startswith("context: ")]
+        self.assertNotEqual(contexts[0], "0")
+        self.assertEqual(contexts[1], "0")
+
+    def test_system_is_set_shown_and_cleared(self):
+        said, err = self.messages("one", "/system Be brief.", "/system", "two")
+        self.assertEqual(said, ["Be brief.", "two"])
+        self.assertIn("begins anew", err)
+        self.assertIn("Be brief.\n", self.chat("/system Be brief.", "/system  ")[0])
+        self.assertEqual(self.messages("/system Be brief.", '/system ""', "two")[0], ["two"])
+
+    def test_save_names_the_file_and_says_what_it_replaced(self):
+        path = os.path.join(FOLDER.name, "twice.json")
+        lines = self.chat("one", f"/save {path}", f"/save {path}")[1].splitlines()
+        self.assertEqual(lines[0], f"stoke: 2 messages saved to {path}")
+        self.assertIn("replaced", lines[1])
+        self.assertIn("/nonexistent/x: cannot", self.chat("/save /nonexistent/x")[1])
+
+    def typed(self, **environment):
+        """What was typed on a terminal, and is left in the state's folder."""
+        state = tempfile.mkdtemp(dir=FOLDER.name)
+        terminal, end = pty.openpty()
+        with subprocess.Popen([STOKE, "chat", self.model], stdin=end, stdout=end, stderr=subprocess.PIPE,
+                              env={**os.environ, "XDG_STATE_HOME": state, "TERM": "dumb", **environment}) as process:
+            os.close(end)
+            os.write(terminal, b"/stats\n/exit\n")
+            try:
+                while os.read(terminal, 1 << 16):
+                    pass
+            except OSError:  # the other end is closed
+                pass
+            self.assertEqual(process.wait(60), 0)
+        os.close(terminal)
+        return state
+
+    def test_history_is_kept_where_the_user_says(self):
+        file = os.path.join(self.typed(), "stoke/history")
+        with open(file, encoding="utf-8") as history:
+            self.assertIn("/stats", history.read())
+        self.assertEqual(os.stat(file).st_mode & 0o777, 0o600)
+        self.assertEqual(os.listdir(self.typed(STOKE_HISTORY="")), [])
+        other = os.path.join(FOLDER.name, "other_history")
+        self.assertEqual(os.listdir(self.typed(STOKE_HISTORY=other)), [])
+        self.assertTrue(os.path.exists(other))
+
+    def test_bye_leaves(self):
+        self.assertEqual(self.chat("/bye", "/help")[0], "")
 
 
 if __name__ == "__main__":

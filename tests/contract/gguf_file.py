@@ -20,6 +20,7 @@ class Gguf:
             kind, = self.take("I")
             self.keys[name] = (kind, self.at)
             self.skip(kind)
+        self.keys_end = self.at
         found = []
         for _ in range(tensors):
             entry = self.at
@@ -29,8 +30,8 @@ class Gguf:
             kind, offset = self.take("IQ")
             found.append((name, shape, kind, offset, entry))
         self.header_end = self.at
-        align = self.value("general.alignment") if "general.alignment" in self.keys else 32
-        data = (self.at + align - 1) // align * align
+        self.align = self.value("general.alignment") if "general.alignment" in self.keys else 32
+        self.data = data = (self.at + self.align - 1) // self.align * self.align
         self.tensors = {name: (shape, data + offset, entry) for name, shape, _, offset, entry in found}
 
     def take(self, form):
@@ -59,6 +60,19 @@ class Gguf:
     def value(self, name):
         kind, at = self.keys[name]
         return struct.unpack_from("<" + SCALARS[kind], self.head, at)[0]
+
+    def write_with_text(self, path, name, value):
+        """A copy with one more key, a text. Tensors are found from where the header ends, which moves."""
+        def text(words):
+            return struct.pack("<Q", len(words.encode())) + words.encode()
+        with open(self.path, "rb") as file:
+            whole = file.read()
+        count = struct.unpack_from("<Q", whole, 16)[0] + 1
+        added = text(name) + struct.pack("<I", 8) + text(value)
+        header = whole[:16] + struct.pack("<Q", count) + whole[24:self.keys_end] + added
+        header += whole[self.keys_end:self.header_end]
+        with open(path, "wb") as file:
+            file.write(header + b"\0" * (-len(header) % self.align) + whole[self.data:])
 
     def record(self, layer, neuron, experts=False):
         """Offset of a neuron's record in a store."""

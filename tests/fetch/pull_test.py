@@ -295,6 +295,19 @@ class PullTest(unittest.TestCase):
         self.assertEqual(failed.returncode, 1)
         self.assertIn("known are tiny", failed.stderr)
 
+    def test_the_demos_model_has_its_short_name(self):
+        root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        if not os.path.exists(os.path.join(root, "models/SmolLM2-135M-Instruct.Q4_1.gguf")):
+            self.skipTest("the real model is not here")
+        fetch = [os.path.join(root, "scripts/fetch_model"), "--store"]
+        subprocess.run(fetch, env=self.env, stdout=subprocess.DEVNULL, check=True, timeout=60)
+        command = [STOKE, "pull", "smollm2-135m", "--json"]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        found = json.loads(done.stdout)
+        self.assertTrue(found["path"].startswith(self.store))
+        self.assertNotIn("bytes", found["files"][0])  # nothing was fetched: checksum and place are the catalogue's
+
     def test_interrupted_and_resumed(self):
         command = [STOKE, "pull", self.base + "/slow/m.gguf", "--retry-wait", "20"]
         with subprocess.Popen(command, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

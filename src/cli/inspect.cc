@@ -108,7 +108,8 @@ int run(const InspectFlags& flags) {
 void add_inspect(CLI::App& app, Context& context) {
   auto& flags = context.make<InspectFlags>();
   auto* verb = app.add_subcommand("inspect", "what is in the file, what it needs to run, and how well it fits here");
-  add_model_flags(*verb, flags.model);
+  add_model_flags(*verb, flags.model,
+                  "tokens of context that the need is told for (default: 4096 or the model's, whichever is less)");
   verb->add_flag("--verify", flags.verify, "read all of it: a store against its checksums, others against a hash list");
   verb->add_option("--hashes", flags.hashes, "that list, as sha256sum writes it (default: SHA256SUMS beside the model)")
       ->type_name("FILE");

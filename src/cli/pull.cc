@@ -159,7 +159,8 @@ int list_models(const PullFlags& flags) {
 
 int run(const PullFlags& flags) {
   if (flags.list) return list_models(flags);
-  if (flags.name.empty()) return fail_usage("pull what? give a name (stoke pull --list), hf:owner/repo/file or a URL");
+  if (flags.name.empty())
+    return fail_usage("pull what? give a name (stoke pull --list), hf:owner/repo/file or a URL", "pull");
   const Interrupt interrupt;
   const Result<Json> files = pull_all(flags, interrupt);
   if (!files.ok()) {

@@ -50,16 +50,20 @@ void add_convert(CLI::App& app, Context& context);
 
 // Prints "stoke: <message>" as one line on stderr. Returns 1, the exit status.
 int fail(const Status& status);
-// The same for wrong usage. Returns 2.
-int fail_usage(const std::string& message);
+// The same for wrong usage, with the verb whose --help says more, where one is known. Returns 2.
+int fail_usage(const std::string& message, const std::string& verb = "");
 
 // A CLI11 check and transform: "512M", "2G", "1048576" become plain byte counts (K M G T: powers of 1024).
 //   app.add_option("--memory", options.memory)->transform(as_size());
 CLI::Validator as_size();
+// A check: a whole number, `least` or more.
+CLI::Validator at_least(int64_t least);
 // Parses the same; kInvalid says what was wrong.
 Result<int64_t> parse_size(const std::string& text);
 // 1536 -> "1.5 KiB".
 std::string format_size(int64_t bytes);
+// 1, "token" -> "1 token"; 2 -> "2 tokens".
+std::string counted(int64_t count, const std::string& what);
 
 // True when the descriptor (1, 2) is a terminal.
 bool is_terminal(int descriptor);

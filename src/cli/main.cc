@@ -61,9 +61,10 @@ int parse_and_run(int argc, char** argv) {
   app.set_version_flag("--version", std::string("stoke ") + stoke::version());
   app.require_subcommand(1);
   app.get_formatter()->column_width(34);
-  for (const auto add : {stoke::cli::add_run, stoke::cli::add_chat, stoke::cli::add_ppl, stoke::cli::add_bench,
-                         stoke::cli::add_inspect, stoke::cli::add_tokenize, stoke::cli::add_pull, stoke::cli::add_synth,
-                         stoke::cli::add_convert, stoke::cli::add_profile, stoke::cli::add_doctor}) {
+  for (const auto add :
+       {stoke::cli::add_run, stoke::cli::add_chat, stoke::cli::add_ppl, stoke::cli::add_bench, stoke::cli::add_inspect,
+        stoke::cli::add_tokenize, stoke::cli::add_pull, stoke::cli::add_list, stoke::cli::add_synth,
+        stoke::cli::add_convert, stoke::cli::add_profile, stoke::cli::add_doctor}) {
     add(app, context);
   }
   const std::vector<std::string> words = without_help_verb({argv + std::min(argc, 1), argv + argc});

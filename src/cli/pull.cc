@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 
+#include "cli/catalogue.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -28,26 +28,6 @@ struct PullFlags {
   bool json = false;
   bool quiet = false;
 };
-
-// Beside the installed program (bin/../share/stoke), or in the source tree above a build folder.
-std::string catalogue_path() {
-  if (const char* path = std::getenv("STOKE_CATALOGUE"); path != nullptr && path[0] != '\0') return path;
-  std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
-  for (const char* relative :
-       {"../share/stoke/catalogue.json", "../data/catalogue.json", "../../data/catalogue.json"}) {
-    const fs::path candidate = (program / relative).lexically_normal();
-    if (fs::exists(candidate, error)) return candidate.string();
-  }
-  return "";
-}
-
-// No catalogue is an empty one: hf: names and URLs work without it.
-Result<std::vector<fetch::CatalogueEntry>> catalogue() {
-  const std::string path = catalogue_path();
-  if (path.empty()) return std::vector<fetch::CatalogueEntry>();
-  return fetch::load_catalogue(path);
-}
 
 // One line that is drawn over itself, at most ten times a second; nothing unless stderr is a terminal.
 class ProgressBar {
@@ -184,25 +164,11 @@ int run(const PullFlags& flags) {
 
 }  // namespace
 
-Result<std::string> resolve_model(const std::string& name_or_path) {
-  std::error_code error;
-  if (fs::exists(name_or_path, error)) return name_or_path;
-  STOKE_ASSIGN(const auto entries, catalogue());
-  if (!fetch::is_remote_name(name_or_path, entries)) return name_or_path;
-  STOKE_ASSIGN(const auto files, fetch::find_model(name_or_path, entries, fetch::environment_settings()));
-  for (const fetch::RemoteFile& file : files) {
-    if (fs::exists(file.path, error)) continue;
-    return Status(Code::kNotFound, fmt::format("{}: not fetched yet ({} is absent); fetch it with: stoke pull {}",
-                                               name_or_path, file.path, name_or_path));
-  }
-  return files.front().path;
-}
-
 void add_pull(CLI::App& app, Context& context) {
   auto& flags = context.make<PullFlags>();
   auto* verb = app.add_subcommand("pull", "fetches a model, resumable and checksummed; prints where it lies");
   verb->add_option("NAME", flags.name, "a short name (see --list), hf:owner/repo/file, or a URL");
-  verb->add_flag("--list", flags.list, "the short names there are");
+  verb->add_flag("--list", flags.list, "the short names there are to fetch (what is here: stoke list)");
   verb->add_option("--sha256", flags.sha256, "what the file's SHA-256 must be");
   verb->add_option("--retries", flags.retries, "tries in a row without a byte before giving up")
       ->check(CLI::Range(0, 1000))

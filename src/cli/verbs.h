@@ -43,6 +43,7 @@ void add_bench(CLI::App& app, Context& context);
 void add_inspect(CLI::App& app, Context& context);
 void add_tokenize(CLI::App& app, Context& context);
 void add_pull(CLI::App& app, Context& context);
+void add_list(CLI::App& app, Context& context);
 void add_profile(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_synth(CLI::App& app, Context& context);
@@ -69,7 +70,8 @@ std::string counted(int64_t count, const std::string& what);
 bool is_terminal(int descriptor);
 
 // MODEL as the user gave it: a path stays; a short name known to `stoke pull` becomes the path where pull puts it, or
-// fails with kNotFound saying `stoke pull NAME` when it was not fetched yet. Defined in pull.cc.
+// fails with kNotFound saying `stoke pull NAME` when it was not fetched yet. What is no path and no name known to pull
+// fails with kNotFound and the names that begin alike. Defined in catalogue.cc.
 Result<std::string> resolve_model(const std::string& name_or_path);
 
 }  // namespace stoke::cli

@@ -291,6 +291,15 @@ class PullTest(unittest.TestCase):
         done = self.pull("tiny")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertNotIn("no checksum", done.stderr)
+        listed = subprocess.run([STOKE, "list", "--json"], env=self.env, capture_output=True, text=True, timeout=60)
+        path = os.path.join(self.store, "m.gguf")
+        self.assertEqual(json.loads(listed.stdout), {"folder": self.store, "models": [
+            {"name": "tiny", "path": path, "bytes": len(BODY), "files": 1}]})
+        for name, says in (("tin", "there is tiny"), ("small", "neither a file here nor a name")):
+            unknown = subprocess.run([STOKE, "run", name], env=self.env, capture_output=True, text=True, timeout=60)
+            self.assertEqual(unknown.returncode, 1)
+            self.assertIn(says, unknown.stderr)
+            self.assertIn("stoke pull --list", unknown.stderr)
         failed = self.pull("tinier")
         self.assertEqual(failed.returncode, 1)
         self.assertIn("known are tiny", failed.stderr)

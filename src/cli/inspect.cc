@@ -69,7 +69,8 @@ void print_table(const Fit& fit, bool context_given) {
   row("parameters", count(fit.info.parameters));
   row("vocabulary",
       fmt::format("{}{}", fit.info.vocabulary, fit.info.has_chat_template ? ", with a chat template" : ""));
-  row("context", fmt::format("{} tokens; {} unless --ctx says otherwise", fit.info.context_length, fit.context));
+  row("context", fmt::format("{} tokens; {} {}", fit.info.context_length, fit.context,
+                             context_given ? "here, as --ctx says" : "unless --ctx says otherwise"));
   if (!fit.store.empty()) row("neuron store", fit.store);
   row("quantization", fit.info.quantization);
   for (const auto& share : fit.types) {

@@ -65,6 +65,7 @@ class Cli(unittest.TestCase):
         done = stoke("run", MODEL, "-n", "8", "--temp", "0", "--ignore-eos", stdin="hello\n")
         self.assertEqual(done.stdout.decode("utf-8"), expected)
         self.assertEqual(done.stderr, b"")
+        self.assertIn(b"(1 token, p50", stoke("run", MODEL, "-p", "a", "-n", "2", "--ignore-eos", "--stats").stderr)
 
     def test_bench_json_has_the_keys(self):
         found = as_json("bench", MODEL, "--prompt", "16", "--generate", "4", "--repeat", "2", "--parallel", "2")
@@ -95,6 +96,29 @@ class Cli(unittest.TestCase):
         self.assertEqual(found["layers"], 2)
         self.assertLessEqual(found["memory_min_bytes"], found["memory_full_bytes"])
 
+    def test_inspect_says_each_thing_once_and_truly(self):
+        lines = stoke("inspect", MODEL).stdout.decode().splitlines()
+        rows = dict(line.split(None, 1) for line in lines if not line.startswith(" "))
+        self.assertEqual(rows["context"], "512 tokens; 512 unless --ctx says otherwise")
+        self.assertRegex(rows["verdict"], r"^fits: it is held whole in the [0-9.]+ .iB there are$")
+        given = stoke("inspect", MODEL, "-c", "64").stdout.decode()
+        self.assertIn("512 tokens; 64 here, as --ctx says", given)
+        done = stoke("inspect", MODEL, "--verify", "--json")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("SHA256SUMS: no such file", done.stderr.decode())
+        self.assertIn("--hashes FILE", done.stderr.decode())
+
+    def test_doctor_speaks_to_people_and_to_programs(self):
+        self.assertIn("memory_total_bytes", as_json("doctor"))
+        said = stoke("doctor").stdout.decode()
+        for word in ("memory_", "_bytes", "cpu "):
+            self.assertNotIn(word, said)
+        self.assertIn("memory available", said)
+
+    def test_profile_of_a_model_names_the_missing_flag(self):
+        self.fails(2, "profile", MODEL, "-f", "text", says=["-o STATS is missing", "stoke profile --help"])
+        self.fails(2, "profile", MODEL, "-o", "counts", says=["-f TEXT is missing"])
+
     def test_convert_makes_a_store_that_inspect_verifies(self):
         model = os.path.join(FOLDER.name, "relu.gguf")
         store = os.path.join(FOLDER.name, "relu.stoke")
@@ -107,6 +131,11 @@ class Cli(unittest.TestCase):
         found = as_json("inspect", store, "--verify")
         self.assertIn("bundle", found["store"])
         self.assertIn("192 records", found["verified"])
+        text = os.path.join(FOLDER.name, "text.txt")
+        with open(text, "w", encoding="utf-8") as file:
+            file.write("once upon a time")
+        self.fails(1, "convert", model, "-o", store + ".stoke", "--stats", text,
+                   says=["text.txt: it is no JSON object: no firing statistics", "-o STATS"])
         self.fails(1, "convert", MODEL, "-o", store, says=["silu", "relu"])
         self.fails(2, "convert", model, "-o", os.path.join(FOLDER.name, "relu.gguf"))
         with open(store, "r+b") as file:
@@ -202,6 +231,10 @@ class Cli(unittest.TestCase):
         self.fails(1, "run", MODEL, "-p", "word " * 600, "-c", "64", says=["64", "-c"])
         self.fails(1, "run", MODEL, "-p", "a", "--memory", "1M", says=["--memory", "at least", "lower: -c"])
         self.fails(1, "run", MODEL, "-p", "a", "--ablation", "dense", says=["tiny.gguf", "neuron stores", "convert"])
+        done = stoke("run", MODEL, "-p", "a", "--firings", os.path.join(FOLDER.name, "firings"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"models with experts", done.stderr)
+        self.assertNotIn(b"ablation", done.stderr)
         self.fails(1, "ppl", MODEL, "-p", "short", says=["window"])
         garbage = os.path.join(FOLDER.name, "garbage.gguf")
         with open(garbage, "wb") as file:

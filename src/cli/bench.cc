@@ -185,10 +185,10 @@ void add_bench(CLI::App& app, Context& context) {
   add_model_flags(*verb, flags.model,
                   "tokens of context (default: what is measured: --prompt, or --depth and --generate, if more)");
   verb->add_option("-p,--prompt", flags.prompt, "prompt tokens; 0: no prefill")
-      ->check(at_least(0))
+      ->check(at_least(0, kCountMost))
       ->capture_default_str();
   verb->add_option("-n,--generate", flags.generate, "tokens decoded; 0: no decode")
-      ->check(at_least(0))
+      ->check(at_least(0, kCountMost))
       ->capture_default_str();
   verb->add_option("--repeat", flags.repeat, "measurements, of which the median counts")
       ->check(CLI::Range(1, 10000))
@@ -197,7 +197,7 @@ void add_bench(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, 512))
       ->capture_default_str();
   verb->add_option("--depth", flags.depth, "tokens already in the context while decoding")
-      ->check(at_least(0))
+      ->check(at_least(0, kCountMost))
       ->capture_default_str();
   add_measuring_flags(*verb, flags.model);
   add_output_flags(*verb, flags.output);

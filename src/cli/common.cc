@@ -60,14 +60,13 @@ CLI::Validator as_size() {
       "SIZE");
 }
 
-CLI::Validator at_least(int64_t least) {
-  constexpr int64_t kMost = int64_t{1} << 40;  // sums of a few stay far from overflow
+CLI::Validator at_least(int64_t least, int64_t most) {
   return CLI::Validator(
-      [least](std::string& text) -> std::string {
+      [least, most](std::string& text) -> std::string {
         int64_t value = 0;
         const char* const past = text.data() + text.size();
         const auto [end, error] = std::from_chars(text.data(), past, value);
-        if (error == std::errc() && end == past && value > kMost) return text + " is too large";
+        if (error == std::errc() && end == past && value > most) return text + " is too large";
         if (error == std::errc() && end == past && value >= least) return "";
         return fmt::format("{} is not a whole number >= {}", text, least);
       },

@@ -97,7 +97,7 @@ void add_sampling_flags(CLI::App& verb, SamplingFlags& flags) {
   SamplingOptions& o = flags.options;
   verb.add_option("-n,--predict,--n-predict", flags.predict,
                   "tokens to generate at most; -1: until the context is full (the default)")
-      ->check(at_least(-1));
+      ->check(at_least(-1, kCountMost));
   const auto set_seed = [&flags](const std::string& text) {
     flags.seeded = text != kNewSeed;
     if (flags.seeded) flags.options.seed = std::stoull(text);

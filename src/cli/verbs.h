@@ -7,6 +7,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -58,7 +59,9 @@ int fail_usage(const std::string& message, const std::string& verb = "");
 //   app.add_option("--memory", options.memory)->transform(as_size());
 CLI::Validator as_size();
 // A check: a whole number, `least` or more.
-CLI::Validator at_least(int64_t least);
+CLI::Validator at_least(int64_t least, int64_t most = INT64_MAX);
+// `most` for counts that are added up: sums of a few stay far from overflow.
+inline constexpr int64_t kCountMost = int64_t{1} << 40;
 // Parses the same; kInvalid says what was wrong.
 Result<int64_t> parse_size(const std::string& text);
 // 1536 -> "1.5 KiB".

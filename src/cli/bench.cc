@@ -143,17 +143,18 @@ void report(const BenchFlags& flags, const Model& model, const std::vector<Sampl
                     {"stats", stats_json(model.stats())}});
     return;
   }
-  fmt::print(
-      "prefill {:.1f} tok/s ({} tokens), decode {:.2f} tok/s ({} tokens, depth {}, {} in parallel); medians of {}\n",
-      median(prefill), flags.prompt, median(decode), flags.generate, flags.depth, flags.parallel, samples.size());
+  fmt::print("prefill {:.1f} tok/s ({}), decode {:.2f} tok/s ({}, depth {}, {} in parallel); medians of {}\n",
+             median(prefill), counted(flags.prompt, "token"), median(decode), counted(flags.generate, "token"),
+             flags.depth, flags.parallel, samples.size());
 }
 
 int run(BenchFlags flags) {
   const int64_t needed = std::max(flags.prompt, flags.depth + flags.generate);
-  if (needed == 0) return fail_usage("nothing to measure: --prompt and --generate are both 0");
+  if (needed == 0) return fail_usage("nothing to measure: --prompt and --generate are both 0", "bench");
   if (flags.model.context == 0) flags.model.context = needed;
   if (flags.model.context < needed) {
-    return fail_usage(fmt::format("--ctx {} is less than the {} tokens to measure", flags.model.context, needed));
+    return fail_usage(fmt::format("--ctx {} is less than the {} tokens to measure", flags.model.context, needed),
+                      "bench");
   }
   const Interrupt interrupt;
   auto model = open_model(flags.model, flags.output, interrupt, {.sequences = flags.parallel});
@@ -181,12 +182,13 @@ int run(BenchFlags flags) {
 void add_bench(CLI::App& app, Context& context) {
   auto& flags = context.make<BenchFlags>();
   auto* verb = app.add_subcommand("bench", "prefill and decode rates: medians over repeats");
-  add_model_flags(*verb, flags.model);
-  verb->add_option("--prompt", flags.prompt, "prompt tokens; 0: no prefill")
-      ->check(CLI::NonNegativeNumber)
+  add_model_flags(*verb, flags.model,
+                  "tokens of context (default: what is measured: --prompt, or --depth and --generate, if more)");
+  verb->add_option("-p,--prompt", flags.prompt, "prompt tokens; 0: no prefill")
+      ->check(at_least(0, kCountMost))
       ->capture_default_str();
-  verb->add_option("--generate", flags.generate, "tokens decoded; 0: no decode")
-      ->check(CLI::NonNegativeNumber)
+  verb->add_option("-n,--generate", flags.generate, "tokens decoded; 0: no decode")
+      ->check(at_least(0, kCountMost))
       ->capture_default_str();
   verb->add_option("--repeat", flags.repeat, "measurements, of which the median counts")
       ->check(CLI::Range(1, 10000))
@@ -195,7 +197,7 @@ void add_bench(CLI::App& app, Context& context) {
       ->check(CLI::Range(1, 512))
       ->capture_default_str();
   verb->add_option("--depth", flags.depth, "tokens already in the context while decoding")
-      ->check(CLI::NonNegativeNumber)
+      ->check(at_least(0, kCountMost))
       ->capture_default_str();
   add_measuring_flags(*verb, flags.model);
   add_output_flags(*verb, flags.output);

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -17,8 +18,9 @@ int fail(const Status& status) {
   return 1;
 }
 
-int fail_usage(const std::string& message) {
-  fmt::print(stderr, "stoke: {} (see stoke --help)\n", Status(Code::kInvalid, message).message());
+int fail_usage(const std::string& message, const std::string& verb) {
+  fmt::print(stderr, "stoke: {} (see stoke {}--help)\n", Status(Code::kInvalid, message).message(),
+             verb.empty() ? "" : verb + " ");
   return 2;
 }
 
@@ -58,6 +60,19 @@ CLI::Validator as_size() {
       "SIZE");
 }
 
+CLI::Validator at_least(int64_t least, int64_t most) {
+  return CLI::Validator(
+      [least, most](std::string& text) -> std::string {
+        int64_t value = 0;
+        const char* const past = text.data() + text.size();
+        const auto [end, error] = std::from_chars(text.data(), past, value);
+        if (error == std::errc() && end == past && value > most) return text + " is too large";
+        if (error == std::errc() && end == past && value >= least) return "";
+        return fmt::format("{} is not a whole number >= {}", text, least);
+      },
+      fmt::format(">= {}", least));
+}
+
 std::string format_size(int64_t bytes) {
   constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
   double value = static_cast<double>(bytes);
@@ -67,6 +82,10 @@ std::string format_size(int64_t bytes) {
     ++unit;
   }
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.{}f} {}", value, value < 10 ? 2 : 1, kUnits[unit]);
+}
+
+std::string counted(int64_t count, const std::string& what) {
+  return fmt::format("{} {}{}", count, what, count == 1 ? "" : "s");
 }
 
 bool is_terminal(int descriptor) { return isatty(descriptor) == 1; }

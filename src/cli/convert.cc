@@ -136,7 +136,7 @@ Result<convert::ConvertSummary> convert_showing(const ConvertFlags& flags, const
 int run_convert(const ConvertFlags& flags) {
   auto path = resolve_model(flags.model);
   if (!path.ok()) return fail(path.status());
-  if (!flags.output.ends_with(".stoke")) return fail_usage("-o: a name that ends with .stoke is wanted");
+  if (!flags.output.ends_with(".stoke")) return fail_usage("-o: a name that ends with .stoke is wanted", "convert");
   std::string text;
   if (!flags.ppl.empty()) {
     auto read = read_prompt({.file = flags.ppl});
@@ -165,7 +165,7 @@ int run_convert(const ConvertFlags& flags) {
 void add_convert(CLI::App& app, Context& context) {
   CLI::App* verb = app.add_subcommand("convert", "make a neuron store (.stoke) of a ReLU-family model");
   auto& flags = context.make<ConvertFlags>();
-  verb->add_option("MODEL", flags.model, "GGUF file, folder, or a name that pull fetched")->required();
+  add_model(*verb, flags.model)->required();
   verb->add_option("-o,--output", flags.output, "store to write, NAME.stoke")->required()->type_name("OUT");
   verb->add_option("--layout", flags.layout, "split: gates apart; bundle: gate, up and down in one record")
       ->check(CLI::IsMember({"split", "bundle"}))
@@ -181,9 +181,7 @@ void add_convert(CLI::App& app, Context& context) {
                    "what fires (stoke profile MODEL -f TEXT): neurons that do so most come first")
       ->type_name("FILE");
   verb->add_option("--ppl", flags.ppl, "measure perplexity of source and store over this text")->type_name("FILE");
-  verb->add_option("-t,--threads", flags.threads, "threads that encode")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  verb->add_option("-t,--threads", flags.threads, "threads that encode")->check(at_least(1))->capture_default_str();
   verb->add_flag("--json", flags.json, "print the result as JSON");
   verb->add_flag("-q,--quiet", flags.quiet, "print nothing but failures");
   verb->callback([&flags, &context] { context.run([&flags] { return run_convert(flags); }); });

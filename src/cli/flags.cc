@@ -4,11 +4,10 @@
 
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <random>
 
 #include "cli/output.h"
+#include "engine/ablation.h"
 #include "sys/files.h"
 
 namespace stoke::cli {
@@ -43,21 +42,8 @@ Result<std::string> read_stdin() {
   return text;
 }
 
-Result<std::pair<int32_t, float>> parse_bias(const std::string& text) {
-  char* end = nullptr;
-  const long id = std::strtol(text.c_str(), &end, 10);
-  if (end == text.c_str() || *end != '=') {
-    return Status(Code::kInvalid, "--logit-bias " + text + ": write ID=VALUE, such as 42=-1.5 or 42=-inf");
-  }
-  const char* value = end + 1;
-  const float bias = std::strtof(value, &end);
-  if (end == value || *end != 0) return Status(Code::kInvalid, "--logit-bias " + text + ": the value is no number");
-  return std::pair(static_cast<int32_t>(id), bias);
-}
-
-uint64_t system_seed() {
-  std::random_device device;
-  return (uint64_t{device()} << 32) | device();
+CLI::Validator as_ablation() {
+  return {[](std::string& text) { return engine::find_ablation(text).status().message(); }, ""};
 }
 
 void describe(const Model& model) {
@@ -71,24 +57,27 @@ void describe(const Model& model) {
 
 }  // namespace
 
-void add_model_flags(CLI::App& verb, ModelFlags& flags) {
-  verb.add_option("MODEL", flags.model, "a .gguf file, a Hugging Face folder, or a name that `stoke pull` knows")
-      ->required();
-  verb.add_option("-c,--ctx", flags.context,
-                  "tokens of context (default: 4096 or the model's, whichever is less; run and chat "
-                  "take less where only that fits)")
-      ->check(CLI::PositiveNumber);
+CLI::Option* add_model(CLI::App& verb, std::string& model) {
+  return verb.add_option("-m,--model,MODEL", model,
+                         "a .gguf file, a Hugging Face folder, or a name that `stoke pull` knows");
+}
+
+void add_model_flags(CLI::App& verb, ModelFlags& flags, const std::string& context_text) {
+  add_model(verb, flags.model)->required();
+  verb.add_option("-c,--ctx,--ctx-size", flags.context, context_text)->check(at_least(1));
   verb.add_option("-t,--threads", flags.threads, "compute threads (default: the physical cores given to us)")
       ->check(CLI::Range(1, 1024));
-  verb.add_option("-b,--batch", flags.batch, "prompt tokens computed together (default: 512)")
+  verb.add_option("-b,--batch,--batch-size", flags.batch, "prompt tokens computed together (default: 512)")
       ->check(CLI::Range(1, 65536));
   verb.add_option("--memory", flags.memory, "bound on all that the process holds, such as 2G")->transform(as_size());
-  verb.add_option("--isa", flags.isa, "instruction set: portable, avx2, avx512, neon, ... (default: the best here)");
+  verb.add_option("--isa", flags.isa, "instruction set of the kernels (default: the best here)")
+      ->check(CLI::IsMember({"portable", "avx2", "avxvnni", "avx512", "amx", "neon"}));
   verb.add_option("--kv-type", flags.kv_type, "type of the KV cache: f16 (default) or q8_0")
       ->check(CLI::IsMember({"f16", "q8_0"}));
   verb.add_option("--ffn-act", flags.ffn_act,
                   "the FFN's activation, where the file does not say: silu, relu, drelu, fatrelu:0.01, ...");
-  verb.add_option("--quant", flags.quant, "quantise F32/F16/BF16 weights on load: q8_0, q4_0 or q4_k");
+  verb.add_option("--quant", flags.quant, "quantise F32/F16/BF16 weights on load")
+      ->check(CLI::IsMember({"q8_0", "q4_0", "q4_k"}));
 }
 
 void add_measuring_flags(CLI::App& verb, ModelFlags& flags) {
@@ -96,6 +85,7 @@ void add_measuring_flags(CLI::App& verb, ModelFlags& flags) {
   verb.add_option(
           "--ablation", flags.ablation,
           "neuron stores: switch parts of the engine off: dense, bundles, cache, pipeline, hot (all on), flash, lru")
+      ->check(as_ablation())
       ->type_name("NAME")
       ->group(group);
   verb.add_option("--firings", flags.firings,
@@ -116,67 +106,22 @@ void add_trace_flag(CLI::App& verb, OutputFlags& flags) {
       ->type_name("FILE");
 }
 
-void add_prompt_flags(CLI::App& verb, PromptFlags& flags) {
-  auto* prompt = verb.add_option("-p,--prompt", flags.prompt, "the text");
+void add_prompt_flags(CLI::App& verb, PromptFlags& flags, const std::string& positional) {
+  const std::string names = "-p,--prompt" + (positional.empty() ? "" : "," + positional);
+  auto* prompt = verb.add_option(names, flags.prompt, "the text");
   auto* file = verb.add_option("-f,--file", flags.file, "a file with the text (default: standard input)");
   prompt->excludes(file)->each([&flags](const std::string&) { flags.has_prompt = true; });
 }
 
 Result<std::string> read_prompt(const PromptFlags& flags, bool trim) {
   if (flags.has_prompt) return flags.prompt;
+  if (flags.file.empty() && !flags.terminal_note.empty() && is_terminal(0)) {
+    fmt::print(stderr, "{}stoke: {}\n", is_terminal(2) ? "\r\033[K" : "", flags.terminal_note);
+  }
   constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
   auto text = flags.file.empty() ? read_stdin() : sys::read_file(flags.file, kMaxBytes);
   if (text.ok() && trim && text->ends_with('\n')) text->pop_back();
   return text;
-}
-
-void add_sampling_flags(CLI::App& verb, SamplingFlags& flags) {
-  SamplingOptions& o = flags.options;
-  verb.add_option("-n,--predict", flags.predict, "tokens to generate at most (default: until the context is full)")
-      ->check(CLI::Range(int64_t{-1}, int64_t{1} << 40));
-  verb.add_option("-s,--seed", o.seed, "seed of the draws (default: a new one each time)")
-      ->each([&flags](const std::string&) { flags.seeded = true; });
-  verb.add_option("--temp", o.temperature, "temperature; 0 is greedy and exact")->capture_default_str();
-  verb.add_option("--top-k", o.top_k, "keep the K most probable; 0: all")->capture_default_str();
-  verb.add_option("--top-p", o.top_p, "keep the fewest that reach this probability; 1: all")->capture_default_str();
-  verb.add_option("--min-p", o.min_p, "drop what is below this share of the best; 0: none")->capture_default_str();
-  verb.add_option("--typical", o.typical_p, "locally typical sampling; 1: off")->capture_default_str();
-  verb.add_option("--repeat-penalty", o.repeat_penalty, "for tokens seen lately; 1: off")->capture_default_str();
-  verb.add_option("--repeat-last-n", o.penalty_last_n, "tokens that count as lately; -1: all")->capture_default_str();
-  verb.add_option("--frequency-penalty", o.frequency_penalty, "subtracted for each occurrence")->capture_default_str();
-  verb.add_option("--presence-penalty", o.presence_penalty, "subtracted where it occurred")->capture_default_str();
-  verb.add_option("--dry-multiplier", o.dry.multiplier, "penalty on repeated passages; 0: off")->capture_default_str();
-  verb.add_option("--dry-base", o.dry.base, "its growth a token")->capture_default_str();
-  verb.add_option("--dry-allowed-length", o.dry.allowed_length, "repetition that is still free")->capture_default_str();
-  verb.add_option("--dry-last-n", o.dry.last_n, "tokens searched; -1: all")->capture_default_str();
-  verb.add_option("--dry-breaker", flags.breakers, "text that ends a repetition (default: newline : \" *)")
-      ->allow_extra_args(false);
-  verb.add_option("--logit-bias", flags.bias, "ID=VALUE added to a token's logit; -inf forbids it")
-      ->allow_extra_args(false);
-  verb.add_option("--stop", flags.stop, "text that ends the generation")->allow_extra_args(false);
-  verb.add_flag("--ignore-eos", flags.ignore_eos, "go on after the end of text");
-}
-
-Result<GenerateOptions> generate_options(const SamplingFlags& flags, const Tokenizer& tokenizer) {
-  GenerateOptions options;
-  options.max_tokens = flags.predict;
-  options.sampling = flags.options;
-  options.ignore_eos = flags.ignore_eos;
-  options.stop = flags.stop;
-  if (!flags.seeded) options.sampling.seed = system_seed();
-  for (const std::string& text : flags.bias) {
-    auto bias = parse_bias(text);
-    if (!bias.ok()) return bias.status();
-    options.sampling.logit_bias.push_back(*bias);
-  }
-  if (options.sampling.dry.multiplier <= 0) return options;
-  const std::vector<std::string> usual = {"\n", ":", "\"", "*"};
-  for (const std::string& text : flags.breakers.empty() ? usual : flags.breakers) {
-    auto tokens = tokenizer.encode(text, {.bos = false});
-    if (!tokens.ok()) return tokens.status();
-    if (!tokens->empty()) options.sampling.dry.breakers.push_back(tokens->back());
-  }
-  return options;
 }
 
 ModelOptions model_options(const ModelFlags& flags) {

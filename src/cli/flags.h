@@ -29,8 +29,13 @@ struct ModelFlags {
   std::string ablation;
   std::string firings;
 };
-// MODEL and everything that says how it is opened.
-void add_model_flags(CLI::App& verb, ModelFlags& flags);
+// MODEL, also as -m.
+CLI::Option* add_model(CLI::App& verb, std::string& model);
+// MODEL and everything that says how it is opened. `context_text`: the help of --ctx, with the verb's own default.
+void add_model_flags(CLI::App& verb, ModelFlags& flags,
+                     const std::string& context_text =
+                         "tokens of context (default: 4096 or the model's, whichever is "
+                         "less; less where only that fits)");
 // --ablation and --firings.
 void add_measuring_flags(CLI::App& verb, ModelFlags& flags);
 
@@ -48,8 +53,11 @@ struct PromptFlags {
   std::string prompt;
   std::string file;
   bool has_prompt = false;
+  // Said on stderr where the text is awaited from a terminal, which looks like a program that hangs; may be empty.
+  std::string terminal_note = "reading the text from standard input; Ctrl-D ends it";
 };
-void add_prompt_flags(CLI::App& verb, PromptFlags& flags);
+// `positional`: the name under which the text may also follow without -p; empty: it may not.
+void add_prompt_flags(CLI::App& verb, PromptFlags& flags, const std::string& positional = "");
 // -p, the file's text, or all of standard input. One line break at the end of a file or of standard input is dropped
 // (editors and echo put it there) where `trim`.
 Result<std::string> read_prompt(const PromptFlags& flags, bool trim = true);
@@ -64,7 +72,7 @@ struct SamplingFlags {
   bool seeded = false;
 };
 void add_sampling_flags(CLI::App& verb, SamplingFlags& flags);
-// Complete options; a seed that was not given is drawn from the system. kInvalid where a flag makes no sense.
+// Complete options; a seed that was not given, or given as -1, is drawn from the system.
 Result<GenerateOptions> generate_options(const SamplingFlags& flags, const Tokenizer& tokenizer);
 
 struct OpenHow {

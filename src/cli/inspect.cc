@@ -69,7 +69,8 @@ void print_table(const Fit& fit, bool context_given) {
   row("parameters", count(fit.info.parameters));
   row("vocabulary",
       fmt::format("{}{}", fit.info.vocabulary, fit.info.has_chat_template ? ", with a chat template" : ""));
-  row("context", fmt::format("{} tokens; {} unless --ctx says otherwise", fit.info.context_length, fit.context));
+  row("context", fmt::format("{} tokens; {} {}", fit.info.context_length, fit.context,
+                             context_given ? "here, as --ctx says" : "unless --ctx says otherwise"));
   if (!fit.store.empty()) row("neuron store", fit.store);
   row("quantization", fit.info.quantization);
   for (const auto& share : fit.types) {
@@ -108,7 +109,8 @@ int run(const InspectFlags& flags) {
 void add_inspect(CLI::App& app, Context& context) {
   auto& flags = context.make<InspectFlags>();
   auto* verb = app.add_subcommand("inspect", "what is in the file, what it needs to run, and how well it fits here");
-  add_model_flags(*verb, flags.model);
+  add_model_flags(*verb, flags.model,
+                  "tokens of context that the need is told for (default: 4096 or the model's, whichever is less)");
   verb->add_flag("--verify", flags.verify, "read all of it: a store against its checksums, others against a hash list");
   verb->add_option("--hashes", flags.hashes, "that list, as sha256sum writes it (default: SHA256SUMS beside the model)")
       ->type_name("FILE");

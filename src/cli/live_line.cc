@@ -27,7 +27,7 @@ std::string live_text(const Activity& before, const Activity& now, int columns) 
   if (now.generated_tokens > before.generated_tokens) {
     text += fmt::format("{:.2f} tok/s", rate(before.generated_tokens, now.generated_tokens));
   } else {
-    text += fmt::format("prompt, {} tokens", now.prompt_tokens);
+    text += fmt::format("prompt, {}", counted(now.prompt_tokens, "token"));
   }
   text += fmt::format(", {:.0f} MB/s read", rate(before.bytes_read, now.bytes_read) * 1e-6);
   if (now.cache_hit_rate >= 0) text += fmt::format(", {:.0f} % hits", now.cache_hit_rate * 100);

@@ -47,10 +47,10 @@ Json stats_json(const Stats& s) {
 std::string stats_line(const Stats& s) {
   std::string line = fmt::format("{}: load {:.2f} s", s.model, s.load_s);
   if (s.time_to_first_token_s > 0) line += fmt::format(", first token {:.3f} s", s.time_to_first_token_s);
-  line += fmt::format(", prefill {:.1f} tok/s ({} tokens)", s.prefill_tokens_per_s, s.prompt_tokens);
+  line += fmt::format(", prefill {:.1f} tok/s ({})", s.prefill_tokens_per_s, counted(s.prompt_tokens, "token"));
   if (s.generated_tokens > 0) {
-    line += fmt::format(", decode {:.1f} tok/s ({} tokens, p50 {:.2f} ms, p99 {:.2f} ms)", s.decode_tokens_per_s,
-                        s.generated_tokens, s.token_s_p50 * 1e3, s.token_s_p99 * 1e3);
+    line += fmt::format(", decode {:.1f} tok/s ({}, p50 {:.2f} ms, p99 {:.2f} ms)", s.decode_tokens_per_s,
+                        counted(s.generated_tokens, "token"), s.token_s_p50 * 1e3, s.token_s_p99 * 1e3);
   }
   line += fmt::format(", {} threads, {}, peak {} of {} ({})", s.threads, s.isa, format_size(s.peak_rss_bytes),
                       format_size(s.budget_bytes), s.budget_source);

@@ -17,7 +17,7 @@ struct PplFlags {
 
 int run(PplFlags flags) {
   if (flags.model.context == 0) flags.model.context = kPplWindow;
-  if (flags.model.context < 4) return fail_usage("--ctx is the window here: at least 4");
+  if (flags.model.context < 4) return fail_usage("--ctx is the window here: at least 4", "ppl");
   const Interrupt interrupt;
   auto opened = open_model(flags.model, flags.output, interrupt);
   if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
@@ -38,8 +38,8 @@ int run(PplFlags flags) {
                     {"windows", score.windows},
                     {"stats", stats_json(model.stats())}});
   } else {
-    fmt::print("perplexity {:.4f} (nll {:.6f}, {} tokens scored in {} windows of {})\n", score.perplexity(),
-               score.mean(), score.tokens, score.windows, flags.model.context);
+    fmt::print("perplexity {:.4f} (nll {:.6f}, {} scored in {} of {})\n", score.perplexity(), score.mean(),
+               counted(score.tokens, "token"), counted(score.windows, "window"), flags.model.context);
   }
   if (flags.output.stats) fmt::print(stderr, "{}\n", stats_line(model.stats()));
   return 0;
@@ -50,9 +50,9 @@ int run(PplFlags flags) {
 void add_ppl(CLI::App& app, Context& context) {
   auto& flags = context.make<PplFlags>();
   auto* verb = app.add_subcommand("ppl", "perplexity over a text, in windows of --ctx tokens (512)");
-  add_model_flags(*verb, flags.model);
+  add_model_flags(*verb, flags.model, "tokens of a window, of which the second half is scored (default: 512)");
   add_prompt_flags(*verb, flags.prompt);
-  verb->add_option("--windows", flags.windows, "stop after this many")->check(CLI::PositiveNumber);
+  verb->add_option("--windows", flags.windows, "stop after this many")->check(at_least(1));
   add_output_flags(*verb, flags.output);
   verb->callback([&] { context.run([&flags] { return run(flags); }); });
 }

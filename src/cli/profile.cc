@@ -79,10 +79,14 @@ Result<sys::MachineProfile> kept_or_measured(const ProfileFlags& flags) {
 
 int run_model(const CLI::App& verb, ProfileFlags& flags) {
   for (const char* flag : {"--dir", "--size", "--no-disk", "--refresh"}) {
-    if (verb.count(flag) > 0) return fail_usage(fmt::format("{} is for measuring the machine: without a MODEL", flag));
+    if (verb.count(flag) > 0)
+      return fail_usage(fmt::format("{} is for measuring the machine: without a MODEL", flag), "profile");
   }
-  if (flags.model.file.empty() || flags.model.output.empty()) {
-    return fail_usage("a MODEL is recorded over a text: -f TEXT -o STATS");
+  const bool no_file = flags.model.file.empty();
+  if (no_file || flags.model.output.empty()) {
+    return fail_usage(no_file ? "-f TEXT is missing: the text that the MODEL is run over"
+                              : "-o STATS is missing: the file that the MODEL's counts go to",
+                      "profile");
   }
   flags.model.model.threads = flags.threads;
   flags.model.json = flags.json;
@@ -93,7 +97,7 @@ int run_model(const CLI::App& verb, ProfileFlags& flags) {
 int run(const CLI::App& verb, ProfileFlags& flags) {
   if (!flags.model.model.model.empty()) return run_model(verb, flags);
   for (const char* flag : {"--file", "--output", "--tokens", "--ctx", "--batch", "--memory", "--ffn-act"}) {
-    if (verb.count(flag) > 0) return fail_usage(fmt::format("{} wants a MODEL to record", flag));
+    if (verb.count(flag) > 0) return fail_usage(fmt::format("{} wants a MODEL to record", flag), "profile");
   }
   const Result<sys::MachineProfile> profile = kept_or_measured(flags);
   if (!profile.ok()) return fail(profile.status());
@@ -124,13 +128,14 @@ void add_profile(CLI::App& app, Context& context) {
   const auto record = [&](const char* name, auto& value, const char* text) {
     return verb->add_option(name, value, text)->group("Recording a model");
   };
-  record("MODEL", model.model.model, "of the ReLU family: count which neurons fire, for stoke convert --stats");
+  record("-m,--model,MODEL", model.model.model,
+         "of the ReLU family: count which neurons fire, for stoke convert --stats");
   record("-f,--file", model.file, "text that it is run over")->type_name("TEXT");
   record("-o,--output", model.output, "where the counts go, as JSON")->type_name("STATS");
-  record("--tokens", model.tokens, "stop after this many of the text")->check(CLI::PositiveNumber);
-  record("-c,--ctx", model.model.context, "the text is cut into windows of so many tokens (512)")
-      ->check(CLI::PositiveNumber);
-  record("-b,--batch", model.model.batch, "tokens a pass")->check(CLI::PositiveNumber);
+  record("--tokens", model.tokens, "stop after this many of the text")->check(at_least(1));
+  record("-c,--ctx,--ctx-size", model.model.context, "the text is cut into windows of so many tokens (512)")
+      ->check(at_least(1));
+  record("-b,--batch,--batch-size", model.model.batch, "tokens a pass")->check(at_least(1));
   record("--memory", model.model.memory, "bound on all that the process holds")->transform(as_size());
   record("--ffn-act", model.model.ffn_act, "activation, where the file does not say: relu, drelu or fatrelu:0.01");
   verb->callback([verb, &flags, &context] { context.run([verb, &flags] { return run(*verb, flags); }); });

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cstdlib>
 #include <filesystem>
 
+#include "cli/catalogue.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
 #include "cli/verbs.h"
@@ -29,26 +29,6 @@ struct PullFlags {
   bool quiet = false;
 };
 
-// Beside the installed program (bin/../share/stoke), or in the source tree above a build folder.
-std::string catalogue_path() {
-  if (const char* path = std::getenv("STOKE_CATALOGUE"); path != nullptr && path[0] != '\0') return path;
-  std::error_code error;
-  const fs::path program = fs::read_symlink("/proc/self/exe", error).parent_path();
-  for (const char* relative :
-       {"../share/stoke/catalogue.json", "../data/catalogue.json", "../../data/catalogue.json"}) {
-    const fs::path candidate = (program / relative).lexically_normal();
-    if (fs::exists(candidate, error)) return candidate.string();
-  }
-  return "";
-}
-
-// No catalogue is an empty one: hf: names and URLs work without it.
-Result<std::vector<fetch::CatalogueEntry>> catalogue() {
-  const std::string path = catalogue_path();
-  if (path.empty()) return std::vector<fetch::CatalogueEntry>();
-  return fetch::load_catalogue(path);
-}
-
 // One line that is drawn over itself, at most ten times a second; nothing unless stderr is a terminal.
 class ProgressBar {
  public:
@@ -56,7 +36,14 @@ class ProgressBar {
 
   void draw(uint64_t done, uint64_t total) {
     const auto now = std::chrono::steady_clock::now();
-    if (!shown_ || (now - drawn_at_ < std::chrono::milliseconds(100) && done != total)) return;
+    const bool known = done > 0 || total > 0;
+    if (!shown_ || (now - drawn_at_ < std::chrono::milliseconds(100) && (done != total || !known))) return;
+    drawn_ = true;
+    if (!known) {
+      drawn_at_ = now;
+      fmt::print(stderr, "\r\033[K{}  waiting for the server", label_);
+      return;
+    }
     if (!started_) {
       started_ = true;
       start_ = now;
@@ -76,13 +63,14 @@ class ProgressBar {
     std::fflush(stderr);
   }
   void clear() {
-    if (shown_ && started_) fmt::print(stderr, "\r\033[K");
+    if (drawn_) fmt::print(stderr, "\r\033[K");
   }
 
  private:
   static constexpr int kWidth = 30;
   std::string label_;
   bool shown_;
+  bool drawn_ = false;
   bool started_ = false;
   uint64_t start_bytes_ = 0;
   std::chrono::steady_clock::time_point start_, drawn_at_;
@@ -113,6 +101,23 @@ Result<fetch::DownloadResult> pull_file(fetch::Http& http, const fetch::RemoteFi
   return result;
 }
 
+// A file that is here already: its checksum is looked at where one is known.
+Result<Json> describe_present(const fetch::RemoteFile& file, const Interrupt& interrupt) {
+  std::error_code error;
+  Json entry = {{"path", file.path}, {"url", file.url}, {"bytes", fs::file_size(file.path, error)}};
+  if (file.sha256.empty()) return entry;
+  const fetch::KeepGoing keep_going = [&](uint64_t) { return !interrupt.raised(); };
+  STOKE_ASSIGN(const std::string sha256, fetch::sha256_file(file.path, keep_going));
+  if (sha256 != file.sha256) {
+    return Status(Code::kCorrupt,
+                  fmt::format("{}: is here, but its SHA-256 is {}, should be {}; delete it and pull again", file.path,
+                              sha256, file.sha256));
+  }
+  entry["sha256"] = sha256;
+  entry["verified"] = true;
+  return entry;
+}
+
 Result<Json> pull_all(const PullFlags& flags, const Interrupt& interrupt) {
   STOKE_ASSIGN(const auto entries, catalogue());
   STOKE_ASSIGN(auto files, fetch::find_model(flags.name, entries, fetch::environment_settings()));
@@ -122,25 +127,20 @@ Result<Json> pull_all(const PullFlags& flags, const Interrupt& interrupt) {
   }
   STOKE_ASSIGN(fetch::Http http, fetch::Http::open());
   Json list = Json::array();
+  std::error_code error;
   for (const fetch::RemoteFile& file : files) {
-    Json entry = {{"path", file.path}, {"url", file.url}};
-    if (!fs::exists(file.path)) {
-      STOKE_ASSIGN(const fetch::DownloadResult done, pull_file(http, file, flags, interrupt));
-      entry["bytes"] = done.bytes;
-      entry["bytes_resumed"] = done.bytes_resumed;
-      entry["sha256"] = done.sha256.empty() ? Json() : Json(done.sha256);
-    } else if (!file.sha256.empty()) {
-      const fetch::KeepGoing keep_going = [&](uint64_t) { return !interrupt.raised(); };
-      STOKE_ASSIGN(const std::string sha256, fetch::sha256_file(file.path, keep_going));
-      if (sha256 != file.sha256) {
-        return Status(Code::kCorrupt,
-                      fmt::format("{}: is here, but its SHA-256 is {}, should be {}; delete it and pull "
-                                  "again",
-                                  file.path, sha256, file.sha256));
-      }
-      entry["sha256"] = sha256;
+    if (fs::exists(file.path, error)) {
+      STOKE_ASSIGN(Json entry, describe_present(file, interrupt));
+      list.push_back(std::move(entry));
+      continue;
     }
-    list.push_back(std::move(entry));
+    STOKE_ASSIGN(const fetch::DownloadResult done, pull_file(http, file, flags, interrupt));
+    list.push_back({{"path", file.path},
+                    {"url", file.url},
+                    {"bytes", done.bytes},
+                    {"bytes_resumed", done.bytes_resumed},
+                    {"sha256", done.sha256},
+                    {"verified", done.verified}});
   }
   return list;
 }
@@ -159,7 +159,8 @@ int list_models(const PullFlags& flags) {
 
 int run(const PullFlags& flags) {
   if (flags.list) return list_models(flags);
-  if (flags.name.empty()) return fail_usage("pull what? give a name (stoke pull --list), hf:owner/repo/file or a URL");
+  if (flags.name.empty())
+    return fail_usage("pull what? give a name (stoke pull --list), hf:owner/repo/file or a URL", "pull");
   const Interrupt interrupt;
   const Result<Json> files = pull_all(flags, interrupt);
   if (!files.ok()) {
@@ -172,7 +173,7 @@ int run(const PullFlags& flags) {
     return 0;
   }
   for (const Json& file : *files) {
-    if (!flags.quiet && file.contains("bytes") && file.at("sha256").is_null()) {
+    if (!flags.quiet && file.contains("verified") && !file.at("verified").get<bool>()) {
       fmt::print(stderr, "stoke: {}: no checksum is known for it, only its length was checked\n",
                  file.at("path").get<std::string>());
     }
@@ -183,25 +184,11 @@ int run(const PullFlags& flags) {
 
 }  // namespace
 
-Result<std::string> resolve_model(const std::string& name_or_path) {
-  std::error_code error;
-  if (fs::exists(name_or_path, error)) return name_or_path;
-  STOKE_ASSIGN(const auto entries, catalogue());
-  if (!fetch::is_remote_name(name_or_path, entries)) return name_or_path;
-  STOKE_ASSIGN(const auto files, fetch::find_model(name_or_path, entries, fetch::environment_settings()));
-  for (const fetch::RemoteFile& file : files) {
-    if (fs::exists(file.path, error)) continue;
-    return Status(Code::kNotFound, fmt::format("{}: not fetched yet ({} is absent); fetch it with: stoke pull {}",
-                                               name_or_path, file.path, name_or_path));
-  }
-  return files.front().path;
-}
-
 void add_pull(CLI::App& app, Context& context) {
   auto& flags = context.make<PullFlags>();
   auto* verb = app.add_subcommand("pull", "fetches a model, resumable and checksummed; prints where it lies");
   verb->add_option("NAME", flags.name, "a short name (see --list), hf:owner/repo/file, or a URL");
-  verb->add_flag("--list", flags.list, "the short names there are");
+  verb->add_flag("--list", flags.list, "the short names there are to fetch (what is here: stoke list)");
   verb->add_option("--sha256", flags.sha256, "what the file's SHA-256 must be");
   verb->add_option("--retries", flags.retries, "tries in a row without a byte before giving up")
       ->check(CLI::Range(0, 1000))
@@ -209,7 +196,10 @@ void add_pull(CLI::App& app, Context& context) {
   verb->add_option("--retry-wait", flags.retry_wait, "seconds before the first new try; doubles up to 30")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
-  verb->add_flag("--json", flags.json, "one JSON object: path, and for each file path, url, bytes, sha256");
+  verb->add_flag(
+      "--json", flags.json,
+      "one JSON object: path, and for each file path, url, bytes, sha256, verified; no sha256 of what was here "
+      "already, unless the catalogue or --sha256 names it");
   verb->add_flag("-q,--quiet", flags.quiet, "no progress and no notices");
   verb->callback([&] { context.run([&flags] { return run(flags); }); });
 }

@@ -20,7 +20,14 @@ struct RunOptions {
 };
 
 Result<std::vector<int32_t>> prompt_tokens(const RunOptions& options, const Tokenizer& tokenizer) {
-  auto text = read_prompt(options.prompt);
+  PromptFlags flags = options.prompt;
+  flags.terminal_note = options.output.quiet
+                            ? ""
+                            : fmt::format(
+                                  "reading the prompt from standard input; Ctrl-D ends it (to talk: stoke chat "
+                                  "{})",
+                                  options.model.model);
+  auto text = read_prompt(flags);
   if (!text.ok()) return text.status();
   if (!options.chat) return tokenizer.encode(*text);
   std::vector<ChatMessage> messages;
@@ -56,18 +63,19 @@ bool write_piece(std::string_view text) {
   return std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
 }
 
-Json run_json(const Generation& generation, size_t prompt_count, const Stats& stats) {
+Json run_json(const Generation& generation, size_t prompt_count, uint64_t seed, const Stats& stats) {
   return Json{{"text", generation.text},
               {"tokens", generation.tokens},
               {"prompt_tokens", prompt_count},
               {"generated_tokens", generation.tokens.size()},
               {"stop_reason", name(generation.stop_reason)},
+              {"seed", seed},
               {"logits_hash", hex(generation.logits_hash)},
               {"stats", stats_json(stats)}};
 }
 
 int run(const RunOptions& options) {
-  if (!options.system.empty() && !options.chat) return fail_usage("--system needs --chat");
+  if (!options.system.empty() && !options.chat) return fail_usage("--system needs --chat", "run");
   const Interrupt interrupt;
   LiveLine live(options.output.quiet, !options.output.json);
   Prompt prompt_once(options);
@@ -76,7 +84,7 @@ int run(const RunOptions& options) {
   if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
   Model& model = **opened;
   auto generate = generate_options(options.sampling, model.tokenizer());
-  if (!generate.ok()) return fail_usage(generate.status().message());
+  if (!generate.ok()) return fail(generate.status());
   const auto& prompt = prompt_once.tokens(model.tokenizer());
   if (!prompt.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(prompt.status());
   if (prompt->empty()) return fail({Code::kInvalid, "the prompt is empty: give -p TEXT, -f FILE or standard input"});
@@ -100,13 +108,17 @@ int run(const RunOptions& options) {
     generation = std::move(*generated);
   }
   if (options.output.json) {
-    print_json(run_json(generation, prompt->size(), model.stats()));
+    print_json(run_json(generation, prompt->size(), generate->sampling.seed, model.stats()));
   } else if (is_terminal(1) && !generation.text.ends_with('\n')) {
     write_piece("\n");
   }
   // Where both streams go to one file, the line must not stick to the text.
   const bool sticks = !options.output.json && !is_terminal(1) && !generation.text.ends_with('\n');
-  if (options.output.stats) fmt::print(stderr, "{}{}\n", sticks ? "\n" : "", stats_line(model.stats()));
+  if (options.output.stats) {
+    const SamplingOptions& sampling = generate->sampling;
+    const std::string drawn = sampling.temperature > 0 ? fmt::format(", seed {}", sampling.seed) : "";
+    fmt::print(stderr, "{}{}{}\n", sticks ? "\n" : "", stats_line(model.stats()), drawn);
+  }
   return close_trace(model, generation.stop_reason == StopReason::kCancelled ? interrupt.exit_status() : 0);
 }
 
@@ -116,7 +128,7 @@ void add_run(CLI::App& app, Context& context) {
   auto& options = context.make<RunOptions>();
   auto* verb = app.add_subcommand("run", "complete a prompt; prints the completion only");
   add_model_flags(*verb, options.model);
-  add_prompt_flags(*verb, options.prompt);
+  add_prompt_flags(*verb, options.prompt, "PROMPT");
   verb->add_flag("--chat", options.chat, "put the prompt into the model's chat template, as a user's message");
   verb->add_option("--system", options.system, "with --chat: the system message");
   add_sampling_flags(*verb, options.sampling);

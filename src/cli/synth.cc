@@ -111,13 +111,13 @@ void print_summary(const SynthFlags& flags, const formats::SynthSummary& summary
 
 int run_synth(const CLI::App& verb, const SynthFlags& flags) {
   Result<formats::SynthShape> shape = shape_of(flags);
-  if (!shape.ok()) return fail_usage(shape.status().message());
+  if (!shape.ok()) return fail_usage(shape.status().message(), "synth");
   const Status activity = check_activity(verb, *shape);
-  if (!activity.ok()) return fail_usage(activity.message());
+  if (!activity.ok()) return fail_usage(activity.message(), "synth");
   Result<formats::SynthSkew> skew = formats::find_skew(flags.skew);
-  if (!skew.ok()) return fail_usage(skew.status().message());
+  if (!skew.ok()) return fail_usage(skew.status().message(), "synth");
   Result<formats::SynthMix> mix = formats::find_mix(flags.type);
-  if (!mix.ok()) return fail_usage(mix.status().message());
+  if (!mix.ok()) return fail_usage(mix.status().message(), "synth");
   const bool shows = !flags.quiet && is_terminal(2);
   const Interrupt interrupt;
   uint64_t shown_percent = 101;
@@ -147,7 +147,7 @@ int run_synth(const CLI::App& verb, const SynthFlags& flags) {
 
 void add_size_flags(CLI::App& verb, SynthFlags& flags) {
   auto size = [&](const char* name, int64_t& value, const char* text) {
-    verb.add_option(name, value, text)->check(CLI::PositiveNumber)->type_name("N")->group("Sizes");
+    verb.add_option(name, value, text)->check(at_least(1))->type_name("N")->group("Sizes");
   };
   size("--layers", flags.layers, "layers; fewer than a named shape has cut it short");
   size("--dim", flags.dim, "width of the residual stream");

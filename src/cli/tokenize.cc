@@ -46,8 +46,7 @@ int run(const TokenizeFlags& flags) {
 void add_tokenize(CLI::App& app, Context& context) {
   auto& flags = context.make<TokenizeFlags>();
   auto* verb = app.add_subcommand("tokenize", "a text as token ids, on one line");
-  verb->add_option("MODEL", flags.model, "a .gguf file, a Hugging Face folder, or a name that `stoke pull` knows")
-      ->required();
+  add_model(*verb, flags.model)->required();
   add_prompt_flags(*verb, flags.prompt);
   verb->add_flag("--chat", flags.chat, "put the text into the model's chat template, as one user message");
   verb->add_flag("--special", flags.special, "text that spells a special token becomes that token");

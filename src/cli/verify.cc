@@ -37,7 +37,15 @@ Result<std::map<std::string, std::string>> read_hashes(const std::string& path) 
 }
 
 Result<std::string> verify_files(const formats::ModelFile& model, std::string hashes, const KeepGoing& keep_going) {
-  if (hashes.empty()) hashes = (std::filesystem::path(model.files[0]).parent_path() / "SHA256SUMS").string();
+  if (hashes.empty()) {
+    hashes = (std::filesystem::path(model.files[0]).parent_path() / "SHA256SUMS").string();
+    if (std::error_code error; !std::filesystem::exists(hashes, error)) {
+      return Status(Code::kNotFound,
+                    fmt::format("{}: no such file, so there is nothing to verify against: name a list, as sha256sum "
+                                "writes it, with --hashes FILE",
+                                hashes));
+    }
+  }
   STOKE_ASSIGN(const auto digests, read_hashes(hashes));
   uint64_t total = 0;
   uint64_t before = 0;

@@ -139,10 +139,14 @@ Status Engine::open_store(const ModelOptions& options) {
     STOKE_ASSIGN(route_log_, RouteLog::create(options.firings, config()));
   }
   if (options.ablation.empty() && (options.firings.empty() || route_log_)) return ok_status();
-  return Status(Code::kInvalid,
-                fmt::format("{}: ablation is for neuron stores, which `stoke convert` makes, and firings "
-                            "for them and for models with experts",
-                            prepared_.file.path));
+  if (options.ablation.empty()) {
+    return Status(Code::kInvalid, fmt::format("{}: firings are of neuron stores, which `stoke convert` makes, and of "
+                                              "models with experts; this is neither",
+                                              prepared_.file.path));
+  }
+  return Status(
+      Code::kInvalid,
+      fmt::format("{}: ablation is for neuron stores, which `stoke convert` makes; this is none", prepared_.file.path));
 }
 
 Status Engine::take_memory(const ModelOptions& options) {

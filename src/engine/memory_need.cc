@@ -174,9 +174,9 @@ std::optional<Sizes> fit_sizes(const ModelSize& model, const SizeRange& range, c
 
 std::string fit_advice(const ModelSize& model, const SizeRange& range, const Budget& budget) {
   const int64_t need = total(model, range.wanted);
-  if (need <= budget.bytes) return fmt::format("fits: {} of {}", bytes_text(need), bytes_text(budget.bytes));
+  if (need <= budget.bytes) return fmt::format("fits: it is held whole in the {} there are", bytes_text(budget.bytes));
   if (fit_sizes(model, range, budget)) return "fits with smaller batches, which are chosen by themselves";
-  return fmt::format("does not fit: {} of {}; {}", bytes_text(need), bytes_text(budget.bytes),
+  return fmt::format("does not fit: {} of {}; {}", bytes_text(need + kHeldDrift), bytes_text(budget.bytes),
                      remedy(model, range.wanted, budget.bytes));
 }
 

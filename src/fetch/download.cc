@@ -25,6 +25,7 @@ constexpr int kPartial = 206;
 constexpr int kOk = 200;
 constexpr int kRangeNotSatisfiable = 416;
 constexpr uint64_t kSpaceMargin = uint64_t{16} << 20;  // left free on the disk
+constexpr int kUnresolvedRetries = 1;
 // Changed bytes are fetched once more from the start; twice wrong is not the line's fault.
 constexpr int kChecksumTries = 2;
 
@@ -86,7 +87,8 @@ class Download {
   Result<Outcome> judge(const HttpResult& result);
   Status refused(const HttpHead& head) const;
   Status pause(double seconds) const;
-  Result<bool> checksum_right();
+  Result<std::string> digest();
+  Result<DownloadResult> fetch_checked();
   bool keep_going() const { return !request_.progress || request_.progress(have_, total_.value_or(0)); }
   void notice(const std::string& text) const {
     if (request_.notice) request_.notice(text);
@@ -103,6 +105,9 @@ class Download {
   std::string sha256_;
   std::optional<uint64_t> total_;
   std::string reason_;  // why the last try was not the last
+  bool unresolved_ = false;
+  Sha256 hash_;  // of the first `hashed_` bytes; what an earlier call fetched is not among them
+  uint64_t hashed_ = 0;
 };
 
 Status Download::open_part() {
@@ -113,6 +118,7 @@ Status Download::open_part() {
   STOKE_ASSIGN(have_, part_.size());
   const Result<std::string> text = sys::read_file(state_path_);
   const Json state = Json::parse(text.ok() ? *text : "", nullptr, false);
+  STOKE_TRY(hash_.reset());
   const bool ours = state.is_object() && state.value("url", Json()) == request_.url;
   if (ours && state.contains("etag") && state["etag"].is_string()) etag_ = state["etag"];
   if (have_ > 0 && !ours) STOKE_TRY(start_over());
@@ -129,6 +135,8 @@ Status Download::start_over() {
   have_ = 0;
   resumed_ = 0;
   etag_.clear();
+  hashed_ = 0;
+  STOKE_TRY(hash_.reset());
   return part_.truncate(0);
 }
 
@@ -173,6 +181,10 @@ Status Download::take_body(std::span<const std::byte> bytes) {
                   fmt::format("{}: more bytes come than the {} there should be", request_.url, *total_));
   }
   STOKE_TRY(part_.pwrite_full(bytes.data(), bytes.size(), have_));
+  if (hashed_ == have_) {
+    STOKE_TRY(hash_.add(bytes));
+    hashed_ += bytes.size();
+  }
   have_ += bytes.size();
   return keep_going() ? ok_status() : Status(Code::kCancelled, "stopped; the same command goes on from here");
 }
@@ -200,8 +212,9 @@ Result<Download::Outcome> Download::judge(const HttpResult& result) {
     STOKE_TRY(start_over());
     return Outcome::kTryAgainAtOnce;
   }
+  unresolved_ = result.unresolved;
   if (result.dropped) {
-    reason_ = fmt::format("connection lost ({})", result.drop_reason);
+    reason_ = result.unresolved ? result.drop_reason : fmt::format("connection lost ({})", result.drop_reason);
     return Outcome::kTryAgain;
   }
   if (worth_retrying(status)) {
@@ -252,9 +265,10 @@ Status Download::fetch_all() {
     STOKE_ASSIGN(const Outcome outcome, fetch_once());
     if (outcome == Outcome::kWhole) return ok_status();
     if (have_ > before) tries = 0;
-    if (++tries > request_.retries) {
-      return Status(Code::kIo, fmt::format("{}: {}; gave up after {} tries, the same command goes on from here",
-                                           request_.url, reason_, tries));
+    if (++tries > (unresolved_ ? std::min(kUnresolvedRetries, request_.retries) : request_.retries)) {
+      return Status(Code::kIo,
+                    fmt::format("{}: {}; gave up after {} {}{}", request_.url, reason_, tries,
+                                tries == 1 ? "try" : "tries", have_ > 0 ? ", the same command goes on from here" : ""));
     }
     const double seconds = outcome == Outcome::kTryAgainAtOnce
                                ? 0
@@ -264,34 +278,40 @@ Status Download::fetch_all() {
   }
 }
 
-Result<bool> Download::checksum_right() {
-  if (sha256_.empty()) return true;
+// Of what came in this call nothing is read again.
+Result<std::string> Download::digest() {
+  if (hashed_ == have_) return hash_.finish();
   notice("checking the file's SHA-256");
-  const KeepGoing keep = [this](uint64_t) { return keep_going(); };
-  STOKE_ASSIGN(const std::string got, sha256_file(part_path_, keep));
-  if (got == sha256_) return true;
-  reason_ = fmt::format("SHA-256 is {}, should be {}", got, sha256_);
-  return false;
+  return sha256_file(part_path_, [this](uint64_t) { return keep_going(); });
 }
 
-Result<DownloadResult> Download::run() {
-  STOKE_TRY(open_part());
+Result<DownloadResult> Download::fetch_checked() {
+  std::string sha256;
   for (int tries = 1;; ++tries) {
     STOKE_TRY(fetch_all());
     STOKE_TRY(part_.sync());
-    STOKE_ASSIGN(const bool right, checksum_right());
-    if (right) break;
+    STOKE_ASSIGN(sha256, digest());
+    if (sha256_.empty() || sha256 == sha256_) break;
+    reason_ = fmt::format("SHA-256 is {}, should be {}", sha256, sha256_);
     STOKE_TRY(start_over());
     if (tries == kChecksumTries) {
-      unlink(part_path_.c_str());
-      unlink(state_path_.c_str());
       return Status(Code::kCorrupt, fmt::format("{}: {}; nothing was kept", request_.url, reason_));
     }
     notice(reason_ + "; fetching it once more");
   }
   STOKE_TRY(sys::rename_durable(part_path_, request_.path));
   unlink(state_path_.c_str());
-  return DownloadResult{have_, resumed_, sha256_};
+  return DownloadResult{have_, resumed_, sha256, !sha256_.empty()};
+}
+
+Result<DownloadResult> Download::run() {
+  STOKE_TRY(open_part());
+  Result<DownloadResult> result = fetch_checked();
+  if (!result.ok() && have_ == 0) {
+    unlink(part_path_.c_str());
+    unlink(state_path_.c_str());
+  }
+  return result;
 }
 
 }  // namespace

@@ -3,7 +3,8 @@
 // Bytes gather in PATH.part; beside it PATH.part.json remembers which version of the file (its ETag) they belong to. A
 // later call goes on where the bytes end, unless the server has another version by then. The file gets its name only
 // when it is whole and its checksum is right. Dropped connections and 5xx answers are tried again with growing pauses;
-// the count of tries starts anew whenever bytes came.
+// the count of tries starts anew whenever bytes came. A name without an address is tried again once. Where no byte came
+// nothing is left behind.
 // Thread role: one thread a call. Ownership: values.
 #pragma once
 
@@ -34,7 +35,8 @@ struct DownloadRequest {
 struct DownloadResult {
   uint64_t bytes = 0;
   uint64_t bytes_resumed = 0;  // of these were there from an earlier call
-  std::string sha256;          // what was verified; empty when nobody named a checksum
+  std::string sha256;
+  bool verified = false;  // somebody named that checksum; otherwise only the length was checked
 };
 
 // kNotFound (404), kNoSpace before anything is written, kCorrupt when the checksum is wrong twice, kIo otherwise.

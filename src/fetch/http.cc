@@ -141,7 +141,8 @@ Result<HttpResult> Http::get(const HttpRequest& request) {
   const std::string reason = error[0] != '\0' ? error : curl_easy_strerror(code);
   if (is_request_wrong(code)) return Status(Code::kInvalid, fmt::format("{}: {}", request.url, reason));
   if (code == CURLE_OK && !transfer.tell_head()) return transfer.failure;
-  return HttpResult{transfer.head, code != CURLE_OK, code != CURLE_OK ? reason : ""};
+  const bool unresolved = code == CURLE_COULDNT_RESOLVE_HOST || code == CURLE_COULDNT_RESOLVE_PROXY;
+  return HttpResult{transfer.head, code != CURLE_OK, code != CURLE_OK ? reason : "", unresolved};
 }
 
 }  // namespace stoke::fetch

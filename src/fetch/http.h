@@ -40,6 +40,7 @@ struct HttpResult {
   // The connection was refused, dropped or too slow: trying again may help.
   bool dropped = false;
   std::string drop_reason;
+  bool unresolved = false;  // dropped, for want of an address: the name is wrong, or nothing can be reached at all
 };
 
 class Http {

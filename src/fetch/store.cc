@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "fetch/digest.h"
 #include "sys/files.h"
@@ -12,6 +15,7 @@ namespace stoke::fetch {
 namespace {
 
 using Json = nlohmann::json;
+namespace fs = std::filesystem;
 
 constexpr int kPartsMax = 1000;
 constexpr std::string_view kGguf = ".gguf";
@@ -144,6 +148,37 @@ Status unknown_name(const std::string& name, const std::vector<CatalogueEntry>& 
                             name, names.empty() ? "none" : names));
 }
 
+// The model that these files are; none where one of them is absent.
+std::optional<StoredModel> whole(const std::string& name, const std::vector<RemoteFile>& files) {
+  StoredModel model{name, files.front().path, 0, static_cast<int>(files.size())};
+  for (const RemoteFile& file : files) {
+    std::error_code error;
+    if (!fs::is_regular_file(file.path, error)) return std::nullopt;
+    model.bytes += fs::file_size(file.path, error);
+  }
+  return model;
+}
+
+// Model files below the store, in order; of a split model the first part.
+std::vector<std::string> model_files(const std::string& folder) {
+  std::vector<std::string> paths;
+  std::error_code error;
+  for (fs::recursive_directory_iterator at(folder, error), end; !error && at != end; at.increment(error)) {
+    const std::string path = at->path().string();
+    if (!path.ends_with(kGguf) && !path.ends_with(".stoke")) continue;
+    if (parts_of(path) <= 1 || with_part(path, 1) == path) paths.push_back(path);
+  }
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+// The name that leads to `path`: hf:owner/repo/file where there is one.
+std::string name_of(const std::string& path, const StoreSettings& settings) {
+  const std::string name = "hf:" + path.substr(std::min(path.size(), settings.folder.size() + 1));
+  const Result<RemoteFile> file = hub_file(name, settings);
+  return file.ok() && file->path == path ? name : path;
+}
+
 }  // namespace
 
 Result<std::vector<CatalogueEntry>> parse_catalogue(std::string_view json) {
@@ -200,6 +235,37 @@ Result<std::vector<RemoteFile>> find_model(const std::string& name, const std::v
 
 bool is_remote_name(const std::string& name, const std::vector<CatalogueEntry>& catalogue) {
   return is_source(name) || find_entry(name, catalogue) != nullptr;
+}
+
+std::vector<std::string> similar_names(const std::string& name, const std::vector<CatalogueEntry>& catalogue) {
+  size_t most = 3;
+  std::vector<std::string> names;
+  for (const CatalogueEntry& entry : catalogue) {
+    const auto end = std::mismatch(name.begin(), name.end(), entry.name.begin(), entry.name.end()).first;
+    const auto alike = static_cast<size_t>(end - name.begin());
+    if (alike > most) names.clear();
+    if (alike < most) continue;
+    most = alike;
+    names.push_back(entry.name);
+  }
+  return names;
+}
+
+std::vector<StoredModel> stored_models(const std::vector<CatalogueEntry>& catalogue, const StoreSettings& settings) {
+  std::vector<StoredModel> models;
+  std::set<std::string> named;
+  const auto add = [&](const std::string& name, const Result<std::vector<RemoteFile>>& files) {
+    const auto model = files.ok() ? whole(name, *files) : std::nullopt;
+    if (model && named.insert(model->path).second) models.push_back(*model);
+  };
+  for (const CatalogueEntry& entry : catalogue) add(entry.name, find_model(entry.name, catalogue, settings));
+  for (const std::string& path : model_files(settings.folder)) {
+    RemoteFile file;
+    file.path = path;
+    file.url = path;  // a split model's parts are named after it
+    add(name_of(path, settings), all_parts(file));
+  }
+  return models;
 }
 
 }  // namespace stoke::fetch

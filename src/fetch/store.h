@@ -51,4 +51,17 @@ Result<std::vector<RemoteFile>> find_model(const std::string& name, const std::v
 // Whether `name` is meant for find_model rather than for the file system: hf:..., http(s)://..., or in the catalogue.
 bool is_remote_name(const std::string& name, const std::vector<CatalogueEntry>& catalogue);
 
+// The short names that begin most like `name`, in at least three characters; none where nothing begins alike.
+std::vector<std::string> similar_names(const std::string& name, const std::vector<CatalogueEntry>& catalogue);
+
+// A model that lies whole in the store.
+struct StoredModel {
+  std::string name;  // the short one, or hf:owner/repo/file; of a file that neither leads to, its path
+  std::string path;  // of its first file
+  uint64_t bytes = 0;
+  int files = 1;
+};
+// All of them, short names first; none where there is no store yet.
+std::vector<StoredModel> stored_models(const std::vector<CatalogueEntry>& catalogue, const StoreSettings& settings);
+
 }  // namespace stoke::fetch

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "fetch/digest.h"
 #include "sys/files.h"
 
@@ -74,6 +76,42 @@ TEST(Store, ShippedCatalogue_IsSound) {
   for (const CatalogueEntry& entry : *catalogue) {
     EXPECT_TRUE(find_model(entry.name, *catalogue, kSettings).ok()) << entry.name;
   }
+}
+
+TEST(Store, SimilarNames_BeginMostAlike) {
+  const std::vector<CatalogueEntry> catalogue = {
+      {.name = "qwen3-8b"}, {.name = "smollm2-360m"}, {.name = "smollm2-1b"}};
+  EXPECT_EQ(similar_names("smollm2", catalogue), (std::vector<std::string>{"smollm2-360m", "smollm2-1b"}));
+  EXPECT_EQ(similar_names("smollm2-1.5b", catalogue), std::vector<std::string>{"smollm2-1b"});
+  EXPECT_EQ(similar_names("qwen2", catalogue), std::vector<std::string>{"qwen3-8b"});
+  EXPECT_TRUE(similar_names("qw", catalogue).empty());
+  EXPECT_TRUE(similar_names("gemma", catalogue).empty());
+}
+
+TEST(Store, StoredModels_AreThoseThatAreWhole) {
+  const StoreSettings settings = {testing::TempDir() + "stored_models_test", "https://hub.example", ""};
+  std::filesystem::remove_all(settings.folder);
+  EXPECT_TRUE(stored_models({}, settings).empty());
+  const auto put = [&](const std::string& path) {
+    const std::filesystem::path file = settings.folder + "/" + path;
+    std::filesystem::create_directories(file.parent_path());
+    EXPECT_TRUE(sys::write_file_atomic(file.string(), "abc").ok());
+  };
+  for (const char* path : {"o/r/known.gguf", "o/r/sub/other.stoke", "url.gguf", "o/r/half.gguf.part", "o/r/notes.txt",
+                           "two-00001-of-00002.gguf", "two-00002-of-00002.gguf", "lacks-00001-of-00002.gguf"}) {
+    put(path);
+  }
+  const std::vector<CatalogueEntry> catalogue = {{.name = "absent", .source = "hf:o/r/absent.gguf"},
+                                                 {.name = "known", .source = "hf:o/r/known.gguf"}};
+  std::vector<std::string> found;
+  for (const StoredModel& model : stored_models(catalogue, settings)) {
+    found.push_back(model.name);
+    EXPECT_EQ(model.bytes, 3U * static_cast<uint64_t>(model.files)) << model.name;
+  }
+  EXPECT_EQ(found,
+            (std::vector<std::string>{"known", "hf:o/r/sub/other.stoke", settings.folder + "/two-00001-of-00002.gguf",
+                                      settings.folder + "/url.gguf"}));
+  std::filesystem::remove_all(settings.folder);
 }
 
 TEST(Digest, KnownAnswer) {

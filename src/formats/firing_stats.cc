@@ -22,8 +22,8 @@ constexpr uint64_t kBytesMax = uint64_t{1} << 30;
 Status damaged(const std::string& path, const std::string& what) {
   return Status(Code::kCorrupt,
                 fmt::format("{}: {}: no firing statistics of this stoke: record them with stoke profile MODEL -f TEXT "
-                            "-o {}",
-                            path, what, path));
+                            "-o STATS",
+                            path, what));
 }
 
 bool is_count(const Json& value, uint64_t most) { return value.is_number_unsigned() && value.get<uint64_t>() <= most; }
@@ -87,8 +87,10 @@ Status write_firing(const FiringStats& stats, const std::string& path) {
 }
 
 Result<FiringStats> read_firing(const std::string& path, const FileOpener& files) {
-  STOKE_ASSIGN(const std::string text, read_json_object(files, path, kBytesMax));
-  const Json json = Json::parse(text, nullptr, false);
+  const Result<std::string> text = read_json_object(files, path, kBytesMax);
+  if (text.status().code() == Code::kCorrupt) return damaged(path, "it is no JSON object");  // a text, most likely
+  STOKE_TRY(text.status());
+  const Json json = Json::parse(*text, nullptr, false);
   if (json.is_discarded() || json.value("format", Json()) != Json(kFormat)) {
     return damaged(path, fmt::format("its \"format\" is not {}", kFormat));
   }

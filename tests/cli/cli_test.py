@@ -49,7 +49,8 @@ class Cli(unittest.TestCase):
 
     def test_run_json_has_the_keys_and_is_reproducible(self):
         first = as_json("run", MODEL, "-p", "hello", "-n", "8", "--temp", "0", "--ignore-eos", "-t", "1")
-        self.keys(first, ["text", "tokens", "prompt_tokens", "generated_tokens", "stop_reason", "logits_hash", "stats"])
+        self.keys(first, ["text", "tokens", "prompt_tokens", "generated_tokens", "stop_reason", "seed",
+                          "logits_hash", "stats"])
         self.keys(first["stats"], STATS)
         self.assertEqual(first["generated_tokens"], 8)
         self.assertEqual(len(first["tokens"]), 8)
@@ -68,6 +69,7 @@ class Cli(unittest.TestCase):
         done = stoke("run", MODEL, "-n", "8", "--temp", "0", "--ignore-eos", stdin="hello\n")
         self.assertEqual(done.stdout.decode("utf-8"), expected)
         self.assertEqual(done.stderr, b"")
+        self.assertIn(b"(1 token, p50", stoke("run", MODEL, "-p", "a", "-n", "2", "--ignore-eos", "--stats").stderr)
 
     def test_bench_json_has_the_keys(self):
         found = as_json("bench", MODEL, "--prompt", "16", "--generate", "4", "--repeat", "2", "--parallel", "2")
@@ -98,6 +100,29 @@ class Cli(unittest.TestCase):
         self.assertEqual(found["layers"], 2)
         self.assertLessEqual(found["memory_min_bytes"], found["memory_full_bytes"])
 
+    def test_inspect_says_each_thing_once_and_truly(self):
+        lines = stoke("inspect", MODEL).stdout.decode().splitlines()
+        rows = dict(line.split(None, 1) for line in lines if not line.startswith(" "))
+        self.assertEqual(rows["context"], "512 tokens; 512 unless --ctx says otherwise")
+        self.assertRegex(rows["verdict"], r"^fits: it is held whole in the [0-9.]+ .iB there are$")
+        given = stoke("inspect", MODEL, "-c", "64").stdout.decode()
+        self.assertIn("512 tokens; 64 here, as --ctx says", given)
+        done = stoke("inspect", MODEL, "--verify", "--json")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("SHA256SUMS: no such file", done.stderr.decode())
+        self.assertIn("--hashes FILE", done.stderr.decode())
+
+    def test_doctor_speaks_to_people_and_to_programs(self):
+        self.assertIn("memory_total_bytes", as_json("doctor"))
+        said = stoke("doctor").stdout.decode()
+        for word in ("memory_", "_bytes", "cpu "):
+            self.assertNotIn(word, said)
+        self.assertIn("memory available", said)
+
+    def test_profile_of_a_model_names_the_missing_flag(self):
+        self.fails(2, "profile", MODEL, "-f", "text", says=["-o STATS is missing", "stoke profile --help"])
+        self.fails(2, "profile", MODEL, "-o", "counts", says=["-f TEXT is missing"])
+
     def test_convert_makes_a_store_that_inspect_verifies(self):
         model = os.path.join(FOLDER.name, "relu.gguf")
         store = os.path.join(FOLDER.name, "relu.stoke")
@@ -110,6 +135,11 @@ class Cli(unittest.TestCase):
         found = as_json("inspect", store, "--verify")
         self.assertIn("bundle", found["store"])
         self.assertIn("192 records", found["verified"])
+        text = os.path.join(FOLDER.name, "text.txt")
+        with open(text, "w", encoding="utf-8") as file:
+            file.write("once upon a time")
+        self.fails(1, "convert", model, "-o", store + ".stoke", "--stats", text,
+                   says=["text.txt: it is no JSON object: no firing statistics", "-o STATS"])
         self.fails(1, "convert", MODEL, "-o", store, says=["silu", "relu"])
         self.fails(2, "convert", model, "-o", os.path.join(FOLDER.name, "relu.gguf"))
         self.fails(1, "convert", model, "-o", "/nonexistent/relu.stoke", says=["/nonexistent/relu.stoke: cannot"])
@@ -140,15 +170,77 @@ class Cli(unittest.TestCase):
         self.fails(2, "run", MODEL, "-p", "a", "-f", "b")
         self.fails(2, "bench", MODEL, "--prompt", "0", "--generate", "0")
 
+    def test_usage_errors_name_the_verb_and_what_was_typed(self):
+        self.fails(2, says=["run, chat", "(see stoke --help)"])
+        self.fails(2, "fly", says=["unknown command 'fly'", "run, chat", "doctor"])
+        self.fails(2, "help", "fly", says=["unknown command 'fly'"])
+        self.fails(2, "run", says=["MODEL is required", "(see stoke run --help)"])
+        self.fails(2, "run", MODEL, "-p", "a", "--temperature", "0", "--foo",
+                   says=["not expected: --temperature 0 --foo"])
+        self.fails(2, "bench", MODEL, "--prompt", "0", "--generate", "0", says=["(see stoke bench --help)"])
+        self.assertEqual(stoke("help").stdout, stoke("--help").stdout)
+        self.assertEqual(stoke("help", "bench").stdout, stoke("bench", "--help").stdout)
+        self.assertEqual(stoke("help").returncode, 0)
+
+    def test_values_that_need_no_model_are_usage_errors(self):
+        for flag, wrong in (("--temp", "-1"), ("--temp", "nan"), ("--temp", "1e99"), ("--top-p", "2"), ("--top-p", "0"),
+                            ("--min-p", "1.1"), ("--top-k", "-5"), ("--repeat-penalty", "0"), ("--dry-base", "0.5"),
+                            ("--isa", "z80"), ("--ablation", "less"), ("--quant", "q9"), ("--logit-bias", "3"),
+                            ("--logit-bias", "3=inf"), ("-s", "-2"), ("-c", "0"), ("-n", "-2"), ("-b", "99999")):
+            with self.subTest(flag + " " + wrong):
+                self.fails(2, "run", "missing.gguf", "-p", "a", flag, wrong, says=["--", wrong, "stoke run --help"])
+        self.fails(2, "run", MODEL, "-p", "a", "--ablation", "less", says=["dense, bundles, cache", "flash"])
+        self.fails(2, "ppl", MODEL, "-c", "3", says=["at least 4"])
+
+    def test_every_instruction_set_of_the_build_has_a_name_that_is_accepted(self):
+        refused = [stoke("run", MODEL, "-p", "a", "--isa", isa).stderr.decode() for isa in ("amx", "neon")]
+        known = next(text for text in refused if "there are:" in text).strip().split("there are: ")[1].split(", ")
+        self.assertIn("portable", known)
+        for isa in known:
+            self.assertEqual(stoke("run", MODEL, "-p", "a", "-n", "1", "--isa", isa).returncode, 0, isa)
+
+    def test_spellings_of_other_programs(self):
+        greedy = ["--temp", "0", "--ignore-eos"]
+        wanted = stoke("run", MODEL, "-p", "hello", "-n", "4", "-c", "128", "-b", "8", *greedy).stdout
+        for words in (["-m", MODEL, "-p", "hello"], ["--model", MODEL, "hello"], [MODEL, "hello"]):
+            done = stoke("run", *words, "--n-predict", "4", "--ctx-size", "128", "--batch-size", "8", *greedy)
+            self.assertEqual((done.returncode, done.stdout), (0, wanted), done)
+        self.assertEqual(stoke("run", MODEL, "list", "-n", "1").returncode, 0)  # a text, not the command
+        self.fails(2, "run", MODEL, "-m", MODEL, says=["--model is given more than once"])
+        self.fails(2, "run", MODEL, "hello", "-p", "b", says=["--prompt is given more than once"])
+        self.fails(2, "run", MODEL, "hello", "-f", "b", says=["--file"])
+        self.fails(2, "ppl", MODEL, "hello", says=["not expected: hello"])
+        found = as_json("bench", "-m", MODEL, "-p", "16", "-n", "4", "--repeat", "1")
+        self.assertEqual((found["prompt"], found["generate"]), (16, 4))
+
+    def test_the_seed_is_told(self):
+        drawn = ["run", MODEL, "-p", "a", "-n", "8", "--temp", "1.5", "--ignore-eos"]
+        first = as_json(*drawn, "-s", "-1")
+        again = as_json(*drawn, "-s", str(first["seed"]))
+        self.assertEqual((again["seed"], again["tokens"]), (first["seed"], first["tokens"]))
+        self.assertNotEqual(as_json(*drawn)["seed"], first["seed"])
+        most = str(2**64 - 1)
+        self.assertIn(f", seed {most}", stoke(*drawn, "-s", most, "--stats").stderr.decode())
+        self.assertNotIn("seed", stoke(*drawn[:-3], "--temp", "0", "--stats").stderr.decode())
+
+    def test_help_of_ctx_states_the_default_of_the_verb(self):
+        for verb, default in (("ppl", "(default: 512)"), ("bench", "what is measured"), ("run", "only that fits"),
+                              ("inspect", "4096 or the model's, whichever is less)")):
+            lines = stoke(verb, "--help").stdout.decode().splitlines()
+            at = next(i for i, line in enumerate(lines) if "-c,--ctx" in line)
+            self.assertIn(default, lines[at] + lines[at + 1])
+
     def test_failures_are_one_line_and_status_1(self):
         missing = os.path.join(FOLDER.name, "missing.gguf")
         self.fails(1, "run", missing, "-p", "a", says=["missing.gguf"])
         self.fails(1, "run", MODEL, "-p", "word " * 60, "-c", "64", says=["64", "-c"])
         self.fails(1, "run", MODEL, "-p", "word " * 600, "-c", "64", says=["64", "shorten"])
         self.fails(1, "run", MODEL, "-p", "a", "--memory", "1M", says=["--memory", "at least", "lower: -c"])
-        self.fails(1, "run", MODEL, "-p", "a", "--isa", "z80", says=["portable"])
         self.fails(1, "run", MODEL, "-p", "a", "--ablation", "dense", says=["tiny.gguf", "neuron stores", "convert"])
-        self.fails(1, "run", MODEL, "-p", "a", "--ablation", "less", says=["dense, bundles, cache", "flash"])
+        done = stoke("run", MODEL, "-p", "a", "--firings", os.path.join(FOLDER.name, "firings"))
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"models with experts", done.stderr)
+        self.assertNotIn(b"ablation", done.stderr)
         self.fails(1, "ppl", MODEL, "-p", "short", says=["window"])
         garbage = os.path.join(FOLDER.name, "garbage.gguf")
         with open(garbage, "wb") as file:

@@ -177,6 +177,21 @@ class Watch(unittest.TestCase):
         self.assertEqual(watched.close(), 0)
         self.assertTrue(watched.seen.endswith(text + (b"" if text.endswith(b"\n") else b"\n")))
 
+    def test_waiting_for_a_typed_prompt_is_said(self):
+        for quiet, said in (([], b"Ctrl-D"), (["-q"], b"")):
+            run = [STOKE, "run", model("dense"), "-n", "1", *GREEDY, *quiet]
+            end, child = pty.openpty()
+            with subprocess.Popen(run, stdin=child, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  env=ENVIRONMENT) as process:
+                os.close(child)
+                os.write(end, b"hello\n\x04")
+                out, err = process.communicate(timeout=120)
+            os.close(end)
+            self.assertEqual(process.returncode, 0, err)
+            self.assertEqual(said in err, True, err)
+            self.assertEqual(b"stoke chat" in err, bool(said), err)
+            self.assertGreater(len(out), 0)
+
     def test_quiet_shows_nothing(self):
         path = model("dense")
         run = ["run", path, "-p", "a", "-n", "400", *GREEDY, *little_memory(path, 1024)]

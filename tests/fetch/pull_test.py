@@ -192,17 +192,32 @@ class PullTest(unittest.TestCase):
         for text in texts:
             self.assertIn(text, last)
         self.assertFalse(os.path.exists(os.path.join(self.store, "m.gguf")))
+        for folder, _, names in os.walk(self.store):
+            self.assertFalse([name for name in names if os.path.getsize(os.path.join(folder, name)) == 0], folder)
 
     def test_plain_prints_the_path(self):
         done = self.pull("/plain/m.gguf")
         self.assertEqual(done.stdout.strip(), self.assert_pulled(done))
         self.assertIn("no checksum is known", done.stderr)
 
+    def test_json_has_the_bytes_and_the_checksum_that_came(self):
+        done = self.pull("/plain/m.gguf", "--json")
+        path = self.assert_pulled(done)
+        self.assertEqual(json.loads(done.stdout)["files"], [
+            {"path": path, "url": self.base + "/plain/m.gguf", "bytes": len(BODY), "bytes_resumed": 0, "sha256": SHA256,
+             "verified": False}])
+
     def test_pulling_again_fetches_nothing(self):
         self.assert_pulled(self.pull("/plain/m.gguf"))
         before = len(self.server.requests)
-        self.assert_pulled(self.pull("/plain/m.gguf"))
+        done = self.pull("/plain/m.gguf", "--json")
+        self.assert_pulled(done)
         self.assertEqual(len(self.server.requests), before)
+        file = json.loads(done.stdout)["files"][0]
+        self.assertEqual(sorted(file), ["bytes", "path", "url"])  # nobody named a checksum, and it is not read again
+        self.assertEqual(file["bytes"], len(BODY))
+        file = json.loads(self.pull("/plain/m.gguf", "--json", "--sha256", SHA256).stdout)["files"][0]
+        self.assertEqual((file["bytes"], file["sha256"], file["verified"]), (len(BODY), SHA256, True))
 
     def test_dropped_connections_are_resumed(self):
         done = self.pull("/drop/m.gguf", "--sha256", SHA256, "--json")
@@ -247,9 +262,17 @@ class PullTest(unittest.TestCase):
     def test_missing_is_not_retried(self):
         self.assert_failed(self.pull("/missing/m.gguf"), "/missing/m.gguf: the server has no such file (404)")
         self.assertEqual(len(self.server.requests), 1)
+        self.assertEqual(os.listdir(self.store), [])
 
     def test_no_server(self):
-        self.assert_failed(self.pull("http://127.0.0.1:1/m.gguf", "--retries", "1"), "connection lost")
+        self.assert_failed(self.pull("http://127.0.0.1:1/m.gguf", "--retries", "1"), "connection lost", "after 2 tries")
+        self.assertEqual(os.listdir(self.store), [])
+
+    def test_a_host_that_nobody_knows_fails_fast(self):
+        done = self.pull("http://nowhere.invalid/m.gguf")
+        self.assert_failed(done, "nowhere.invalid", "gave up after 2 tries")
+        self.assertEqual(os.listdir(self.store), [])
+
 
     def test_redirects_and_the_hubs_checksum(self):
         done = self.pull("/redirect/m.gguf", "--json")
@@ -291,6 +314,15 @@ class PullTest(unittest.TestCase):
         done = self.pull("tiny")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertNotIn("no checksum", done.stderr)
+        listed = subprocess.run([STOKE, "list", "--json"], env=self.env, capture_output=True, text=True, timeout=60)
+        path = os.path.join(self.store, "m.gguf")
+        self.assertEqual(json.loads(listed.stdout), {"folder": self.store, "models": [
+            {"name": "tiny", "path": path, "bytes": len(BODY), "files": 1}]})
+        for name, says in (("tin", "there is tiny"), ("small", "neither a file here nor a name")):
+            unknown = subprocess.run([STOKE, "run", name], env=self.env, capture_output=True, text=True, timeout=60)
+            self.assertEqual(unknown.returncode, 1)
+            self.assertIn(says, unknown.stderr)
+            self.assertIn("stoke pull --list", unknown.stderr)
         failed = self.pull("tinier")
         self.assertEqual(failed.returncode, 1)
         self.assertIn("known are tiny", failed.stderr)
@@ -321,6 +353,7 @@ class PullTest(unittest.TestCase):
         done = self.pull("/slow/m.gguf", "--json")
         self.assert_pulled(done)
         self.assertGreater(json.loads(done.stdout)["files"][0]["bytes_resumed"], 0)
+        self.assertEqual(json.loads(done.stdout)["files"][0]["sha256"], SHA256)  # also of what came earlier
 
     def test_wrong_usage(self):
         self.assertEqual(subprocess.run([STOKE, "pull"], capture_output=True, timeout=20).returncode, 2)

@@ -11,6 +11,7 @@
 
 #include "cli/flags.h"
 #include "cli/output.h"
+#include "cli/standard_streams.h"
 
 namespace stoke::cli {
 namespace {
@@ -168,12 +169,11 @@ int run(BenchFlags flags) {
     if (!sample.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(sample.status());
     samples.push_back(*sample);
     if (is_terminal(2) && !flags.output.quiet) {
-      fmt::print(stderr, "{}/{}: prefill {:.1f}, decode {:.2f} tok/s\n", i + 1, flags.repeat, sample->prefill,
-                 sample->decode);
+      tell("{}/{}: prefill {:.1f}, decode {:.2f} tok/s\n", i + 1, flags.repeat, sample->prefill, sample->decode);
     }
   }
   report(flags, **model, samples);
-  if (flags.output.stats) fmt::print(stderr, "{}\n", stats_line((*model)->stats()));
+  if (flags.output.stats) tell("{}\n", stats_line((*model)->stats()));
   return close_trace(**model, 0);
 }
 

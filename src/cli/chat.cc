@@ -9,6 +9,7 @@
 #include "cli/flags.h"
 #include "cli/line_reader.h"
 #include "cli/output.h"
+#include "cli/standard_streams.h"
 #include "cli/think_filter.h"
 #include "sys/files.h"
 
@@ -64,7 +65,7 @@ std::string trimmed(const std::string& text) {
 // That a command was done. On standard error: a pipe's standard output is answers.
 template <typename... Values>
 void confirm(fmt::format_string<Values...> format, Values&&... values) {
-  fmt::print(stderr, "stoke: {}\n", fmt::format(format, std::forward<Values>(values)...));
+  tell("stoke: {}\n", fmt::format(format, std::forward<Values>(values)...));
 }
 
 class Chat {
@@ -226,7 +227,7 @@ int run(const ChatFlags& flags) {
   LineReader reader(history_file());
   if (is_terminal(0) && !flags.output.quiet) fmt::print("{}: /help lists commands\n", model.info().name);
   const int status = Chat(model, **session, *generate, flags.system, interrupt, live).talk(reader);
-  if (flags.output.stats) fmt::print(stderr, "{}\n", stats_line(model.stats()));
+  if (flags.output.stats) tell("{}\n", stats_line(model.stats()));
   return close_trace(model, status);
 }
 

@@ -9,18 +9,18 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 
 namespace stoke::cli {
 
 int fail(const Status& status) {
-  fmt::print(stderr, "stoke: {}\n", status.message());
+  tell("stoke: {}\n", status.message());
   return 1;
 }
 
 int fail_usage(const std::string& message, const std::string& verb) {
-  fmt::print(stderr, "stoke: {} (see stoke {}--help)\n", Status(Code::kInvalid, message).message(),
-             verb.empty() ? "" : verb + " ");
+  tell("stoke: {} (see stoke {}--help)\n", Status(Code::kInvalid, message).message(), verb.empty() ? "" : verb + " ");
   return 2;
 }
 

@@ -9,7 +9,9 @@
 
 #include "cli/flags.h"
 #include "cli/output.h"
+#include "cli/outputs.h"
 #include "cli/perplexity.h"
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 
 namespace stoke::cli {
@@ -34,7 +36,7 @@ class ProgressLine {
  public:
   explicit ProgressLine(bool shows) : shows_(shows) {}
   ~ProgressLine() {
-    if (shows_) fmt::print(stderr, "\r\x1b[K");
+    if (shows_) tell("\r\x1b[K");
   }
   ProgressLine(const ProgressLine&) = delete;
   ProgressLine& operator=(const ProgressLine&) = delete;
@@ -53,9 +55,9 @@ class ProgressLine {
     const double rate = seconds > 0 ? static_cast<double>(at.done - first_) / seconds : 0;
     const std::string left =
         seconds < 1 || rate <= 0 ? "" : fmt::format(", {:.0f} s left", static_cast<double>(at.total - at.done) / rate);
-    fmt::print(stderr, "\r{} {} of {} ({} %), {}/s{}\x1b[K", at.verifying ? "verifying" : "writing",
-               size(static_cast<double>(at.done)), size(static_cast<double>(at.total)), at.done * 100 / at.total,
-               size(rate), left);
+    tell("\r{} {} of {} ({} %), {}/s{}\x1b[K", at.verifying ? "verifying" : "writing",
+         size(static_cast<double>(at.done)), size(static_cast<double>(at.total)), at.done * 100 / at.total, size(rate),
+         left);
   }
 
  private:
@@ -137,6 +139,9 @@ int run_convert(const ConvertFlags& flags) {
   auto path = resolve_model(flags.model);
   if (!path.ok()) return fail(path.status());
   if (!flags.output.ends_with(".stoke")) return fail_usage("-o: a name that ends with .stoke is wanted", "convert");
+  const Status apart = check_outputs({{"--output", flags.output}},
+                                     {{"the model", *path}, {"--stats", flags.stats}, {"--ppl", flags.ppl}});
+  if (!apart.ok()) return fail(apart);
   std::string text;
   if (!flags.ppl.empty()) {
     auto read = read_prompt({.file = flags.ppl});

@@ -7,6 +7,8 @@
 #include <cstring>
 
 #include "cli/output.h"
+#include "cli/outputs.h"
+#include "cli/standard_streams.h"
 #include "engine/ablation.h"
 #include "sys/files.h"
 
@@ -19,9 +21,9 @@ ProgressCallback progress_line() {
     const int percent = static_cast<int>(fraction * 100);
     if (percent == shown) return;
     if (percent < 100) {
-      fmt::print(stderr, "\rloading {:3d} %", percent);
+      tell("\rloading {:3d} %", percent);
     } else if (shown >= 0) {
-      fmt::print(stderr, "\r\033[K");
+      tell("\r\033[K");
     }
     std::fflush(stderr);
     shown = percent;
@@ -48,11 +50,10 @@ CLI::Validator as_ablation() {
 
 void describe(const Model& model) {
   const MemoryReport& m = model.memory();
-  fmt::print(stderr, "{}: {} {}, {:.1f} M parameters, context {}, {} threads, {}\n", model.info().name,
-             model.info().architecture, model.info().quantization, static_cast<double>(model.info().parameters) * 1e-6,
-             model.context(), model.threads(), model.stats().isa);
-  fmt::print(stderr, "memory: {} = {}; limit {} ({})\n", format_size(m.total), memory_sum(m), format_size(m.budget),
-             m.budget_source);
+  tell("{}: {} {}, {:.1f} M parameters, context {}, {} threads, {}\n", model.info().name, model.info().architecture,
+       model.info().quantization, static_cast<double>(model.info().parameters) * 1e-6, model.context(), model.threads(),
+       model.stats().isa);
+  tell("memory: {} = {}; limit {} ({})\n", format_size(m.total), memory_sum(m), format_size(m.budget), m.budget_source);
 }
 
 }  // namespace
@@ -116,7 +117,7 @@ void add_prompt_flags(CLI::App& verb, PromptFlags& flags, const std::string& pos
 Result<std::string> read_prompt(const PromptFlags& flags, bool trim) {
   if (flags.has_prompt) return flags.prompt;
   if (flags.file.empty() && !flags.terminal_note.empty() && is_terminal(0)) {
-    fmt::print(stderr, "{}stoke: {}\n", is_terminal(2) ? "\r\033[K" : "", flags.terminal_note);
+    tell("{}stoke: {}\n", is_terminal(2) ? "\r\033[K" : "", flags.terminal_note);
   }
   constexpr uint64_t kMaxBytes = uint64_t{1} << 30;
   auto text = flags.file.empty() ? read_stdin() : sys::read_file(flags.file, kMaxBytes);
@@ -143,6 +144,8 @@ Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputF
                                           const Interrupt& interrupt, const OpenHow& how) {
   auto path = resolve_model(flags.model);
   if (!path.ok()) return path.status();
+  const Status apart = check_outputs({{"--trace", output.trace}, {"--firings", flags.firings}}, {{"the model", *path}});
+  if (!apart.ok()) return apart;
   ModelOptions options = model_options(flags);
   options.sequences = how.sequences;
   options.context_needed = how.context_needed;
@@ -155,7 +158,7 @@ Result<std::unique_ptr<Model>> open_model(const ModelFlags& flags, const OutputF
   if (!model.ok() || output.quiet) return model;
   const MemoryReport& memory = (*model)->memory();
   for (const std::string* line : {&memory.streaming, &memory.context, &memory.advice}) {
-    if (!line->empty()) fmt::print(stderr, "stoke: {}\n", *line);
+    if (!line->empty()) tell("stoke: {}\n", *line);
   }
   return model;
 }

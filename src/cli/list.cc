@@ -5,6 +5,7 @@
 
 #include "cli/catalogue.h"
 #include "cli/output.h"
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 
 namespace stoke::cli {
@@ -28,7 +29,7 @@ int run(bool json) {
   for (const fetch::StoredModel& model : models) {
     fmt::print("{:<{}}  {:>9}\n", model.name, width, format_size(static_cast<int64_t>(model.bytes)));
   }
-  if (models.empty()) fmt::print(stderr, "stoke: no models in {} yet; stoke pull --list names some\n", settings.folder);
+  if (models.empty()) tell("stoke: no models in {} yet; stoke pull --list names some\n", settings.folder);
   return 0;
 }
 

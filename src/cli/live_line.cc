@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 
 namespace stoke::cli {
@@ -62,7 +63,7 @@ void LiveLine::end() {
 void LiveLine::erase() {
   if (!shown_) return;
   shown_ = false;
-  fmt::print(stderr, "\r\033[K");
+  tell("\r\033[K");
   std::fflush(stderr);
 }
 
@@ -72,7 +73,7 @@ void LiveLine::show(const Activity& now) {
   past_[static_cast<size_t>(seen_++ % kept)] = now;
   if (seen_ == 1) return;  // a rate lies between two moments
   const Activity& oldest = past_[static_cast<size_t>(std::max<int64_t>(0, seen_ - kept) % kept)];
-  fmt::print(stderr, "\r{}\033[K", live_text(oldest, now, columns()));
+  tell("\r{}\033[K", live_text(oldest, now, columns()));
   std::fflush(stderr);
   shown_ = true;
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 #include "stoke/stoke.h"
 
@@ -96,6 +97,7 @@ int parse_and_run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  stoke::cli::fill_standard_streams();
   std::signal(SIGXFSZ, SIG_IGN);  // a file that may not grow is an error of its write, with a name
   try {
     return parse_and_run(argc, argv);

@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "cli/standard_streams.h"
+
 namespace stoke::cli {
 namespace {
 
@@ -38,28 +40,32 @@ Status score_window(Model& model, Session& session, std::vector<int32_t> window,
 
 Result<PplScore> score_text(Model& model, const std::string& text, const PplOptions& options,
                             const Interrupt& interrupt) {
-  auto tokens = model.tokenizer().encode(text);
-  if (!tokens.ok()) return tokens.status();
-  int64_t windows = static_cast<int64_t>(tokens->size()) / options.window;
+  const auto tokens = model.tokenizer().encode(text);
+  return tokens.ok() ? score_tokens(model, *tokens, options, interrupt) : tokens.status();
+}
+
+Result<PplScore> score_tokens(Model& model, std::span<const int32_t> tokens, const PplOptions& options,
+                              const Interrupt& interrupt) {
+  int64_t windows = std::ssize(tokens) / options.window;
   if (windows == 0) {
     return Status(Code::kInvalid, fmt::format("the text has {} tokens, fewer than one window of {}: give more text or "
                                               "a smaller --ctx",
-                                              tokens->size(), options.window));
+                                              tokens.size(), options.window));
   }
   if (options.windows_max > 0) windows = std::min(windows, options.windows_max);
   auto session = model.new_session();
   if (!session.ok()) return session.status();
   PplScore score;
   for (int64_t i = 0; i < windows; ++i) {
-    const auto begin = tokens->begin() + i * options.window;
+    const auto begin = tokens.begin() + i * options.window;
     Status status = score_window(model, **session, {begin, begin + options.window}, interrupt, &score);
     if (interrupt.raised()) return Status(Code::kCancelled, "stopped while measuring perplexity");
     if (!status.ok()) return status;
     if (options.progress) {
-      fmt::print(stderr, "\r{}/{} windows, perplexity {:.4f} ", i + 1, windows, score.perplexity());
+      tell("\r{}/{} windows, perplexity {:.4f} ", i + 1, windows, score.perplexity());
     }
   }
-  if (options.progress) fmt::print(stderr, "\r\033[K");
+  if (options.progress) tell("\r\033[K");
   return score;
 }
 

@@ -8,6 +8,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "cli/interrupt.h"
@@ -32,6 +33,8 @@ struct PplScore {
 };
 
 // kInvalid where the text is shorter than a window, kCancelled where interrupted.
+Result<PplScore> score_tokens(Model& model, std::span<const int32_t> tokens, const PplOptions& options,
+                              const Interrupt& interrupt);
 Result<PplScore> score_text(Model& model, const std::string& text, const PplOptions& options,
                             const Interrupt& interrupt);
 

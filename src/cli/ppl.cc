@@ -1,9 +1,13 @@
 // stoke ppl: perplexity, as llama-perplexity measures it (perplexity.h), in windows of --ctx tokens.
 #include <fmt/format.h>
 
+#include <utility>
+#include <vector>
+
 #include "cli/flags.h"
 #include "cli/output.h"
 #include "cli/perplexity.h"
+#include "cli/standard_streams.h"
 
 namespace stoke::cli {
 namespace {
@@ -19,13 +23,21 @@ int run(PplFlags flags) {
   if (flags.model.context == 0) flags.model.context = kPplWindow;
   if (flags.model.context < 4) return fail_usage("--ctx is the window here: at least 4", "ppl");
   const Interrupt interrupt;
-  auto opened = open_model(flags.model, flags.output, interrupt);
+  std::vector<int32_t> tokens;
+  // While the whole budget is there for it: a text of a MiB takes more than some budgets leave later.
+  const auto read_tokens = [&](const Tokenizer& tokenizer) -> Result<int64_t> {
+    auto text = read_prompt(flags.prompt);
+    if (!text.ok()) return text.status();
+    auto encoded = tokenizer.encode(*text);
+    if (!encoded.ok()) return encoded.status();
+    tokens = std::move(*encoded);
+    return flags.model.context;
+  };
+  auto opened = open_model(flags.model, flags.output, interrupt, {.context_needed = read_tokens});
   if (!opened.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(opened.status());
   Model& model = **opened;
-  auto text = read_prompt(flags.prompt);
-  if (!text.ok()) return interrupt.raised() ? interrupt.exit_status() : fail(text.status());
-  const auto scored = score_text(
-      model, *text,
+  const auto scored = score_tokens(
+      model, tokens,
       {.window = flags.model.context, .windows_max = flags.windows, .progress = is_terminal(2) && !flags.output.quiet},
       interrupt);
   if (interrupt.raised()) return interrupt.exit_status();
@@ -41,7 +53,7 @@ int run(PplFlags flags) {
     fmt::print("perplexity {:.4f} (nll {:.6f}, {} scored in {} of {})\n", score.perplexity(), score.mean(),
                counted(score.tokens, "token"), counted(score.windows, "window"), flags.model.context);
   }
-  if (flags.output.stats) fmt::print(stderr, "{}\n", stats_line(model.stats()));
+  if (flags.output.stats) tell("{}\n", stats_line(model.stats()));
   return 0;
 }
 

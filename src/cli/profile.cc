@@ -8,6 +8,7 @@
 
 #include "cli/output.h"
 #include "cli/profile_model.h"
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 
 namespace stoke::cli {
@@ -68,10 +69,10 @@ Result<sys::MachineProfile> kept_or_measured(const ProfileFlags& flags) {
     if (fits) return kept;
   }
   if (!flags.quiet && is_terminal(2)) {
-    options.progress = [](const std::string& what) { fmt::print(stderr, "\r\033[Kmeasuring {}", what); };
+    options.progress = [](const std::string& what) { tell("\r\033[Kmeasuring {}", what); };
   }
   Result<sys::MachineProfile> measured = sys::measure_machine(options);
-  if (options.progress) fmt::print(stderr, "\r\033[K");
+  if (options.progress) tell("\r\033[K");
   if (!measured.ok()) return measured;
   STOKE_TRY(sys::save_profile(*measured));
   return measured;

@@ -5,7 +5,9 @@
 #include <cstdio>
 
 #include "cli/output.h"
+#include "cli/outputs.h"
 #include "cli/perplexity.h"
+#include "cli/standard_streams.h"
 #include "engine/record_firing.h"
 
 namespace stoke::cli {
@@ -23,6 +25,7 @@ double fired_share(const formats::FiringStats& stats) {
 
 Result<formats::FiringStats> record(const ProfileModelFlags& flags, const Interrupt& interrupt) {
   STOKE_ASSIGN(const std::string path, resolve_model(flags.model.model));
+  STOKE_TRY(check_outputs({{"--output", flags.output}}, {{"the model", path}, {"--file", flags.file}}));
   engine::RecordOptions options{.model = path, .how = model_options(flags.model), .tokens_max = flags.tokens};
   options.how.cancel = &interrupt.flag();
   if (options.how.context == 0) options.how.context = kPplWindow;
@@ -30,11 +33,11 @@ Result<formats::FiringStats> record(const ProfileModelFlags& flags, const Interr
   const bool shows = !flags.quiet && is_terminal(2);
   if (shows) {
     options.progress = [](int64_t done, int64_t total) {
-      fmt::print(stderr, "\r{} of {} tokens ({} %)\x1b[K", done, total, done * 100 / total);
+      tell("\r{} of {} tokens ({} %)\x1b[K", done, total, done * 100 / total);
     };
   }
   auto stats = engine::record_firing(options);
-  if (shows) fmt::print(stderr, "\r\x1b[K");
+  if (shows) tell("\r\x1b[K");
   return stats;
 }
 

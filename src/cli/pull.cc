@@ -8,6 +8,7 @@
 #include "cli/catalogue.h"
 #include "cli/interrupt.h"
 #include "cli/output.h"
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 #include "fetch/digest.h"
 #include "fetch/download.h"
@@ -41,7 +42,7 @@ class ProgressBar {
     drawn_ = true;
     if (!known) {
       drawn_at_ = now;
-      fmt::print(stderr, "\r\033[K{}  waiting for the server", label_);
+      tell("\r\033[K{}  waiting for the server", label_);
       return;
     }
     if (!started_) {
@@ -59,11 +60,11 @@ class ProgressBar {
       line = fmt::format("{}  [{:<{}}] {:3.0f} %  {} of {}", label_, bar, kWidth, share * 100,
                          format_size(static_cast<int64_t>(done)), format_size(static_cast<int64_t>(total)));
     }
-    fmt::print(stderr, "\r\033[K{}  {}/s", line, format_size(static_cast<int64_t>(rate)));
+    tell("\r\033[K{}  {}/s", line, format_size(static_cast<int64_t>(rate)));
     std::fflush(stderr);
   }
   void clear() {
-    if (drawn_) fmt::print(stderr, "\r\033[K");
+    if (drawn_) tell("\r\033[K");
   }
 
  private:
@@ -94,7 +95,7 @@ Result<fetch::DownloadResult> pull_file(fetch::Http& http, const fetch::RemoteFi
   };
   request.notice = [&](const std::string& text) {
     bar.clear();
-    if (!flags.quiet) fmt::print(stderr, "stoke: {}\n", text);
+    if (!flags.quiet) tell("stoke: {}\n", text);
   };
   Result<fetch::DownloadResult> result = fetch::download(http, request);
   bar.clear();
@@ -174,8 +175,7 @@ int run(const PullFlags& flags) {
   }
   for (const Json& file : *files) {
     if (!flags.quiet && file.contains("verified") && !file.at("verified").get<bool>()) {
-      fmt::print(stderr, "stoke: {}: no checksum is known for it, only its length was checked\n",
-                 file.at("path").get<std::string>());
+      tell("stoke: {}: no checksum is known for it, only its length was checked\n", file.at("path").get<std::string>());
     }
   }
   fmt::print("{}\n", path);

@@ -6,6 +6,7 @@
 
 #include "cli/flags.h"
 #include "cli/output.h"
+#include "cli/standard_streams.h"
 
 namespace stoke::cli {
 namespace {
@@ -117,7 +118,7 @@ int run(const RunOptions& options) {
   if (options.output.stats) {
     const SamplingOptions& sampling = generate->sampling;
     const std::string drawn = sampling.temperature > 0 ? fmt::format(", seed {}", sampling.seed) : "";
-    fmt::print(stderr, "{}{}{}\n", sticks ? "\n" : "", stats_line(model.stats()), drawn);
+    tell("{}{}{}\n", sticks ? "\n" : "", stats_line(model.stats()), drawn);
   }
   return close_trace(model, generation.stop_reason == StopReason::kCancelled ? interrupt.exit_status() : 0);
 }

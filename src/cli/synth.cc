@@ -8,6 +8,8 @@
 
 #include "cli/interrupt.h"
 #include "cli/output.h"
+#include "cli/outputs.h"
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 
 namespace stoke::cli {
@@ -91,8 +93,8 @@ Status check_activity(const CLI::App& verb, const formats::SynthShape& shape) {
 }
 
 void show_progress(const std::string& output, uint64_t done, uint64_t total) {
-  fmt::print(stderr, "\r{}: {} of {} ({} %)\x1b[K", output, format_size(static_cast<int64_t>(done)),
-             format_size(static_cast<int64_t>(total)), done * 100 / total);
+  tell("\r{}: {} of {} ({} %)\x1b[K", output, format_size(static_cast<int64_t>(done)),
+       format_size(static_cast<int64_t>(total)), done * 100 / total);
 }
 
 void print_summary(const SynthFlags& flags, const formats::SynthSummary& summary) {
@@ -118,6 +120,8 @@ int run_synth(const CLI::App& verb, const SynthFlags& flags) {
   if (!skew.ok()) return fail_usage(skew.status().message(), "synth");
   Result<formats::SynthMix> mix = formats::find_mix(flags.type);
   if (!mix.ok()) return fail_usage(mix.status().message(), "synth");
+  const Status apart = check_outputs({{"--output", flags.output}, {"--stats-out", flags.stats_out}}, {});
+  if (!apart.ok()) return fail(apart);
   const bool shows = !flags.quiet && is_terminal(2);
   const Interrupt interrupt;
   uint64_t shown_percent = 101;
@@ -136,7 +140,7 @@ int run_synth(const CLI::App& verb, const SynthFlags& flags) {
     return !interrupt.raised();
   };
   Result<formats::SynthSummary> summary = formats::write_synth(options);
-  if (shows) fmt::print(stderr, "\r\x1b[K");
+  if (shows) tell("\r\x1b[K");
   if (!summary.ok()) {
     const int status = fail(summary.status());
     return summary.status().code() == Code::kCancelled ? interrupt.exit_status() : status;

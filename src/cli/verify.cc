@@ -8,6 +8,7 @@
 #include <map>
 #include <sstream>
 
+#include "cli/standard_streams.h"
 #include "cli/verbs.h"
 #include "fetch/digest.h"
 #include "formats/store_verify.h"
@@ -76,7 +77,7 @@ Result<std::string> verify_model(const std::string& path, const std::string& has
   uint64_t shown = 101;
   const KeepGoing keep_going = [&](uint64_t done, uint64_t total) {
     const uint64_t percent = total == 0 ? 100 : done * 100 / total;
-    if (progress && percent != shown) fmt::print(stderr, "\rverifying: {} %\x1b[K", percent);
+    if (progress && percent != shown) tell("\rverifying: {} %\x1b[K", percent);
     shown = percent;
     return !interrupt.raised();
   };
@@ -87,7 +88,7 @@ Result<std::string> verify_model(const std::string& path, const std::string& has
     return fmt::format("all {} records and {} blocks of rows agree with their checksums", store.records,
                        store.matrix_units);
   }();
-  if (progress) fmt::print(stderr, "\r\x1b[K");
+  if (progress) tell("\r\x1b[K");
   return found;
 }
 

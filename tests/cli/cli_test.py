@@ -247,6 +247,34 @@ class Cli(unittest.TestCase):
             file.write(b"not a model" * 100)
         self.fails(1, "inspect", garbage, says=["garbage.gguf"])
 
+    def test_outputs_never_overwrite_what_is_read(self):
+        size = os.path.getsize(MODEL)
+        beside = os.path.join(FOLDER.name, "link.gguf")
+        os.symlink(MODEL, beside)
+        text = os.path.join(FOLDER.name, "text")
+        with open(text, "w") as file:
+            file.write("some text\n")
+        for arguments in [["run", MODEL, "-p", "a", "--trace", MODEL], ["run", beside, "-p", "a", "--firings", MODEL],
+                          ["profile", MODEL, "-f", text, "-o", beside], ["profile", MODEL, "-f", text, "-o", text],
+                          ["synth", *SHAPE, "--ffn-act", "relu", "-o", text, "--stats-out", text]]:
+            self.fails(1, *arguments, says=["overwrite" if "synth" not in arguments else "the same file"])
+            self.assertEqual(os.path.getsize(MODEL), size)
+
+    def test_closed_and_full_standard_streams(self):
+        def run(streams, *arguments):
+            command = ["sh", "-c", f'exec "$0" "$@" {streams}', STOKE, *arguments]
+            return subprocess.run(command, capture_output=True, timeout=60)
+        trace = os.path.join(FOLDER.name, "apart.json")
+        done = run(">&-", "run", MODEL, "-p", "a", "-n", "4", "--trace", trace)
+        self.assertEqual(done.returncode, 1, done)
+        with open(trace) as file:
+            json.load(file)  # and no text of the answer
+        self.assertIn(b"prompt is empty", run("<&-", "run", MODEL, "-n", "1").stderr)
+        for streams in ["2>/dev/full", "2>&-"]:
+            self.assertEqual(run(streams, "run", "nosuch.gguf", "-p", "a").returncode, 1)
+            self.assertEqual(run(streams, "run", "--bogus").returncode, 2)
+            self.assertEqual(run(streams, "run", MODEL, "-p", "a", "-n", "2", "--stats").returncode, 0)
+
     def test_unknown_family_lists_the_known(self):
         with open(MODEL, "rb") as file:
             data = file.read()

@@ -1,5 +1,7 @@
 #include "cli/outputs.h"
 
+#include <fmt/format.h>
+
 #include <filesystem>
 #include <regex>
 
@@ -47,11 +49,11 @@ Status check_outputs(const std::vector<NamedPath>& outputs, const std::vector<Na
     if (fs::exists(path, failed) && !fs::is_regular_file(path, failed)) continue;  // devices take anything
     for (const auto& [name, input] : inputs) {
       if (input.empty() || !belongs_to(path, input)) continue;
-      return Status(Code::kInvalid, path + ": " + flag + " would overwrite " + name + "; give it another name");
+      return Status(Code::kInvalid, fmt::format("{}: {} would overwrite {}; give it another name", path, flag, name));
     }
     for (size_t k = 0; k < i; ++k) {
       if (outputs[k].second.empty() || !same_file(path, outputs[k].second)) continue;
-      return Status(Code::kInvalid, path + ": " + flag + " and " + outputs[k].first + " name the same file");
+      return Status(Code::kInvalid, fmt::format("{}: {} and {} name the same file", path, flag, outputs[k].first));
     }
   }
   return ok_status();

@@ -106,7 +106,9 @@ TEST_P(OrderedStore, HoldsTheSameRecordsInTheOrderOfTheirCounts) {
         const uint16_t rate = (*rates)[static_cast<size_t>(table.first_checksum + to)];
         ASSERT_EQ(rate, float_to_half(static_cast<float>(fired[static_cast<size_t>(order[static_cast<size_t>(i)])]) /
                                       1000.0F));
-        if (block == 1 && i > 0) ASSERT_LE(rate, (*rates)[static_cast<size_t>(table.first_checksum + to - 1)]);
+        if (block == 1 && i > 0) {
+          ASSERT_LE(rate, (*rates)[static_cast<size_t>(table.first_checksum + to - 1)]);
+        }
       }
     }
     EXPECT_EQ(row_of(hot, StorePart::kFactors, layer, moe, 0), row_of(plain, StorePart::kFactors, layer, moe, 0));

@@ -69,6 +69,7 @@ std::vector<Fit::TypeShare> type_shares(const formats::ModelFile& file) {
     share.bytes += static_cast<int64_t>(tensor.extent.bytes);
   }
   std::vector<Fit::TypeShare> shares;
+  shares.reserve(by_type.size());
   for (const auto& [type, share] : by_type) shares.push_back(share);
   std::stable_sort(shares.begin(), shares.end(), [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
   return shares;

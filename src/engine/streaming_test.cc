@@ -125,7 +125,9 @@ TEST_P(StreamingTest, BudgetChangesNoBit) {
         EXPECT_EQ(streamed.hash, whole.hash);
         EXPECT_EQ(streamed.tokens, whole.tokens);
         // Near the whole, what the process gave back meanwhile can be what was missing.
-        if (share < 0.8) EXPECT_GT(streamed.stats.bytes_read, 0);
+        if (share < 0.8) {
+          EXPECT_GT(streamed.stats.bytes_read, 0);
+        }
       }
     }
   }

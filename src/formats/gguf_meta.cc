@@ -18,7 +18,7 @@ template <typename T, typename Out>
 Status widen(HeaderReader& reader, Out* out) {
   T value{};
   STOKE_TRY(reader.number(&value, kWhat));
-  *out = static_cast<Out>(value);
+  *out = Out{value};
   return ok_status();
 }
 
@@ -113,7 +113,7 @@ Status read_array(HeaderReader& reader, MetaValue* out) {
 }
 
 template <typename T>
-Status read_scalar(MetaValue* out, Status status, T& value) {
+Status read_scalar(MetaValue* out, const Status& status, T& value) {
   STOKE_TRY(status);
   *out = std::move(value);
   return ok_status();

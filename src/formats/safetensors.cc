@@ -154,7 +154,8 @@ Result<ModelFile> open_safetensors(const FileOpener& files, const std::string& f
   model.kind = "safetensors";
   STOKE_TRY(read_texts(files, base, &model));
   STOKE_ASSIGN(Shards shards, find_shards(files, base));
-  for (const auto& [name, wanted] : shards) STOKE_TRY(add_shard(files, base + "/" + name, wanted, &model));
+  base += '/';
+  for (const auto& [name, wanted] : shards) STOKE_TRY(add_shard(files, base + name, wanted, &model));
   STOKE_TRY(check_extents(model));
   return model;
 }

@@ -77,7 +77,7 @@ void set_tokenizer(int64_t vocab, GgufHeader* header) {
     if (static_cast<int64_t>(tokens.size()) == vocab) break;
     const std::string& first = characters[static_cast<unsigned char>(pair[0])];
     const std::string& second = characters[static_cast<unsigned char>(pair[1])];
-    merges.push_back(first + " " + second);
+    merges.push_back(fmt::format("{} {}", first, second));
     tokens.push_back(first + second);
   }
   for (auto i = static_cast<int64_t>(tokens.size()); i < vocab; ++i) {

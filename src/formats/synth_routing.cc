@@ -58,6 +58,7 @@ std::vector<int32_t> choose(const std::vector<double>& biases, const std::vector
 std::vector<double> fit_biases(const RoutingWish& wish, const std::vector<double>& popularity,
                                const std::vector<float>& noise) {
   std::vector<double> biases;
+  biases.reserve(popularity.size());
   for (const double p : popularity) biases.push_back(normal_quantile(std::max(p, 1e-4)));
   if (wish.skew == 0 || wish.used == wish.experts) return std::vector<double>(popularity.size(), 0.0);
   const std::vector<double> wanted = biases;

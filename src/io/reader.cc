@@ -27,8 +27,8 @@ Result<std::unique_ptr<Reader>> open_reader(const ReaderOptions& options, std::s
   if (options.backend != Backend::kThreads) {
     Result<std::unique_ptr<UringReader>> uring = UringReader::open(options.depth);
     if (!uring.ok() && options.backend == Backend::kUring) return uring.status();
-    if (uring.ok()) reader = std::move(uring).value();
     said = uring.ok() ? "io_uring" : fmt::format("threads: {}", uring.status().message());
+    if (uring.ok()) reader = std::move(uring).value();
   }
   if (reader == nullptr) {
     STOKE_ASSIGN(reader, ThreadReader::open(options.depth));

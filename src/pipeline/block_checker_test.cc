@@ -101,7 +101,9 @@ TEST_F(BlockCheckerTest, ManyThreads_EveryBlockOnce) {
       ++seen[block];
       const bool bad = block == 3 || block == 17 || block == 39;
       EXPECT_EQ(next->damaged.has_value(), bad) << block;
-      if (bad) EXPECT_EQ(*next->damaged, kOffset + block * kBlock + block % 7 * kUnit);
+      if (bad) {
+        EXPECT_EQ(*next->damaged, kOffset + block * kBlock + block % 7 * kUnit);
+      }
       ++taken;
     }
   }

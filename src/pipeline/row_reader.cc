@@ -110,7 +110,7 @@ Status RowReader::read(const MatrixPlace& place, int64_t row, std::byte* dst) {
   const Slot& next = slot(given_);
   while (next.out) queue_.wait();
   const bool good = next.error == 0 && !next.damaged;
-  const Status status = good ? ok_status() : failure(next);
+  Status status = good ? ok_status() : failure(next);
   if (good) std::memcpy(dst, next.read.dst + next.lead, place.info.row_bytes);
   ++given_;
   if (!expected || !good) {

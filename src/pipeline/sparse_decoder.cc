@@ -248,7 +248,7 @@ void SparseDecoder::control_reads() {
 // Leases gate rows ahead of the workers, so that each finds a tile and one more waits.
 Status SparseDecoder::supply_gates() {
   release_leases(false);
-  const auto enough = static_cast<size_t>(2 * threads_.size());
+  const auto enough = 2 * static_cast<size_t>(threads_.size());
   while (gate_group_ < groups_.size() && board_.tiles.waiting() < enough) {
     const auto free = std::find_if(leases_.begin(), leases_.end(), [](const Lease& l) { return !l.held; });
     if (free == leases_.end()) return ok_status();

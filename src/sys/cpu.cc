@@ -123,7 +123,7 @@ AmxPermission request_amx() {
 }
 
 std::string cpu_model() {
-  const std::string name = cpuinfo_value("model name");
+  std::string name = cpuinfo_value("model name");
   if (!name.empty()) return name;
   const std::string implementer = cpuinfo_value("CPU implementer");
   return implementer.empty() ? "unknown" : fmt::format("ARM {} part {}", implementer, cpuinfo_value("CPU part"));

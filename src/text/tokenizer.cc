@@ -54,6 +54,7 @@ std::vector<StokeTextSlice> slices(const std::vector<std::string>& texts) {
 
 std::vector<StokeTextSlice> slices(const std::vector<std::string_view>& texts) {
   std::vector<StokeTextSlice> all;
+  all.reserve(texts.size());
   for (std::string_view text : texts) all.push_back(slice(text));
   return all;
 }

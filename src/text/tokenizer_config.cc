@@ -49,6 +49,7 @@ std::vector<AddedTokenConfig> added_tokens(const Json& object) {
   }
   std::sort(found.begin(), found.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   std::vector<AddedTokenConfig> tokens;
+  tokens.reserve(found.size());
   for (auto& [id, token] : found) tokens.push_back(std::move(token));
   return tokens;
 }

@@ -22,9 +22,7 @@ struct Codes {
 // T: BlockTraits of a type.
 template <DotTakes kTakes, typename T>
 constexpr auto codes_for() {
-  if constexpr (kTakes == DotTakes::kSigned) {
-    return Codes<true, 0, 0>();
-  } else if constexpr (!T::kSigned) {
+  if constexpr (kTakes != DotTakes::kSigned && !T::kSigned) {
     return Codes<false, T::kMost, T::kOffset>();
   } else if constexpr (kTakes == DotTakes::kUnsigned) {
     return Codes<false, 255, 128>();

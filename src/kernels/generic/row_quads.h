@@ -195,9 +195,9 @@ static inline void q2_scales(std::integer_sequence<int, G...>, W word, WF dd, WF
 }
 [[gnu::always_inline]] static inline void lane_scales(const BlockQ2_K*, const auto& rows, WF* d, WF* m) {
   const Halves h = load_halves(rows, offsetof(BlockQ2_K, d));
-  for (int w = 0; w < 4; ++w) {
-    q2_scales(std::make_integer_sequence<int, 4>(), load_words(rows, static_cast<size_t>(4 * w)), h.low, wf_neg(h.high),
-              d + 4 * w, m + 4 * w);
+  for (size_t w = 0; w < 4; ++w) {
+    q2_scales(std::make_integer_sequence<int, 4>(), load_words(rows, 4 * w), h.low, wf_neg(h.high), d + 4 * w,
+              m + 4 * w);
   }
 }
 

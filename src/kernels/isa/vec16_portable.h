@@ -145,7 +145,7 @@ static inline I iset1(int32_t i) {
 }
 static inline I iload_i8(const int8_t* p) {
   I r;
-  STOKE_LANES r.x[l] = p[l];
+  STOKE_LANES r.x[l] = p[l];  // NOLINT(bugprone-signed-char-misuse): a number, no character
   return r;
 }
 // Saturates to [-128, 127].

@@ -1,6 +1,7 @@
 #include "fetch/store.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -89,7 +90,8 @@ TEST(Store, SimilarNames_BeginMostAlike) {
 }
 
 TEST(Store, StoredModels_AreThoseThatAreWhole) {
-  const StoreSettings settings = {testing::TempDir() + "stored_models_test", "https://hub.example", ""};
+  const StoreSettings settings = {testing::TempDir() + std::to_string(getpid()) + "stored_models_test",
+                                  "https://hub.example", ""};
   std::filesystem::remove_all(settings.folder);
   EXPECT_TRUE(stored_models({}, settings).empty());
   const auto put = [&](const std::string& path) {
@@ -115,7 +117,7 @@ TEST(Store, StoredModels_AreThoseThatAreWhole) {
 }
 
 TEST(Digest, KnownAnswer) {
-  const std::string path = testing::TempDir() + "digest_test_file";
+  const std::string path = testing::TempDir() + std::to_string(getpid()) + "digest_test_file";
   ASSERT_TRUE(sys::write_file_atomic(path, "abc").ok());
   EXPECT_EQ(sha256_file(path, {}).value(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(sha256_file(path, [](uint64_t) { return false; }).status().code(), Code::kCancelled);

@@ -2,6 +2,7 @@
 #include "formats/neuron_store.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -123,7 +124,7 @@ TEST(NeuronStore, FindsWhatTheWriterDeclared) {
 
 TEST(NeuronStore, TheWriterMakesTheSameFile) {
   const StoreHeader header = two_layers(RecordLayout::kSplit, DownEncoding::kCodes);
-  const std::string path = testing::TempDir() + "stoke_store_writer.stoke";
+  const std::string path = testing::TempDir() + std::to_string(getpid()) + "stoke_store_writer.stoke";
   auto writer = StoreWriter::create(path, header);
   ASSERT_TRUE(writer.ok()) << writer.status().message();
   const std::string wanted = file_of(header);

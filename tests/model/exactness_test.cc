@@ -1,6 +1,7 @@
 // The exactness contract, on bits: a position's logits do not depend on how the prompt was cut, on what else is in the
 // batch, on the number of threads, or on how many rows of a matrix a lease brings.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -112,7 +113,8 @@ class QuantizedExactnessTest : public testing::TestWithParam<const char*> {};
 TEST_P(QuantizedExactnessTest, AnyChunkingAndThreadsGiveTheSameBits) {
   const std::vector<int32_t> tokens = some_tokens(50, 29);
   for (int64_t experts : {0, 4}) {
-    const std::string path = testing::TempDir() + "/stoke_exact_" + GetParam() + std::to_string(experts) + ".gguf";
+    const std::string path = testing::TempDir() + "/stoke_exact_" + std::to_string(getpid()) + GetParam() +
+                             std::to_string(experts) + ".gguf";
     const formats::SynthShape shape{.name = "tiny",
                                     .layers = 2,
                                     .dim = 256,

@@ -2,8 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
-#include <regex>
+
+#include "fetch/store.h"
 
 namespace stoke::cli {
 namespace {
@@ -18,25 +20,16 @@ bool same_file(const fs::path& a, const fs::path& b) {
   return !failed && one == fs::weakly_canonical(b, failed) && !failed;
 }
 
-// Whether `file`, in the folder of `first`, is another part of the same split model.
-bool is_part_beside(const fs::path& file, const fs::path& first) {
-  static const std::regex kPart("(.*)-[0-9]{5}-of-([0-9]{5}\\.gguf)");
-  std::smatch a;
-  std::smatch b;
-  const std::string x = file.filename().string();
-  const std::string y = first.filename().string();
-  return std::regex_match(x, a, kPart) && std::regex_match(y, b, kPart) && a[1] == b[1] && a[2] == b[2];
-}
-
-bool belongs_to(const fs::path& output, const fs::path& input) {
+bool belongs_to(const fs::path& output, const std::string& input) {
   if (same_file(output, input)) return true;
   std::error_code failed;
-  const bool folder = fs::is_directory(input, failed);
-  for (fs::directory_iterator at(folder ? input : input.parent_path(), failed), end; !failed && at != end;
-       at.increment(failed)) {
-    if ((folder || is_part_beside(at->path(), input)) && same_file(output, at->path())) return true;
+  if (fs::is_directory(input, failed)) {
+    for (fs::directory_iterator at(input, failed), end; !failed && at != end; at.increment(failed)) {
+      if (same_file(output, at->path())) return true;
+    }
   }
-  return false;
+  const std::vector<std::string> parts = fetch::part_paths(input);
+  return std::ranges::any_of(parts, [&](const std::string& part) { return same_file(output, part); });
 }
 
 }  // namespace

@@ -18,6 +18,7 @@ using Json = nlohmann::json;
 namespace fs = std::filesystem;
 
 constexpr int kPartsMax = 1000;
+constexpr size_t kNumberFromEnd = 19;  // of "00001-of-00005.gguf"
 constexpr std::string_view kGguf = ".gguf";
 
 std::string environment(const char* name) {
@@ -121,7 +122,6 @@ int parts_of(const std::string& path) {
 }
 
 std::string with_part(std::string text, int part) {
-  constexpr size_t kNumberFromEnd = 19;  // of "00001-of-00005.gguf"
   const std::string number = fmt::format("{:05}", part);
   const size_t bare = text.find_first_of("?#");  // a URL's query follows the name
   const size_t end = bare == std::string::npos ? text.size() : bare;
@@ -235,6 +235,16 @@ Result<std::vector<RemoteFile>> find_model(const std::string& name, const std::v
 
 bool is_remote_name(const std::string& name, const std::vector<CatalogueEntry>& catalogue) {
   return is_source(name) || find_entry(name, catalogue) != nullptr;
+}
+
+std::vector<std::string> part_paths(const std::string& path) {
+  const int parts = parts_of(path);
+  if (parts <= 1 || parts > kPartsMax) return {path};
+  const size_t at = path.size() - kNumberFromEnd;  // a path has no query, and may have the characters of one
+  std::vector<std::string> paths;
+  for (int part = 1; part <= parts; ++part)
+    paths.push_back(std::string(path).replace(at, 5, fmt::format("{:05}", part)));
+  return paths;
 }
 
 std::vector<std::string> similar_names(const std::string& name, const std::vector<CatalogueEntry>& catalogue) {

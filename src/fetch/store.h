@@ -51,6 +51,9 @@ Result<std::vector<RemoteFile>> find_model(const std::string& name, const std::v
 // Whether `name` is meant for find_model rather than for the file system: hf:..., http(s)://..., or in the catalogue.
 bool is_remote_name(const std::string& name, const std::vector<CatalogueEntry>& catalogue);
 
+// The files of the split model that `path` is a part of, by its name; `path` alone where it is none.
+std::vector<std::string> part_paths(const std::string& path);
+
 // The short names that begin most like `name`, in at least three characters; none where nothing begins alike.
 std::vector<std::string> similar_names(const std::string& name, const std::vector<CatalogueEntry>& catalogue);
 

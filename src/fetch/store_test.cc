@@ -89,6 +89,12 @@ TEST(Store, SimilarNames_BeginMostAlike) {
   EXPECT_TRUE(similar_names("gemma", catalogue).empty());
 }
 
+TEST(Store, PartPaths_AreOfTheWholeSplitModel) {
+  EXPECT_EQ(part_paths("a#/m-00002-of-00002.gguf"),
+            (std::vector<std::string>{"a#/m-00001-of-00002.gguf", "a#/m-00002-of-00002.gguf"}));
+  EXPECT_EQ(part_paths("a/m.gguf"), std::vector<std::string>{"a/m.gguf"});
+}
+
 TEST(Store, StoredModels_AreThoseThatAreWhole) {
   const StoreSettings settings = {testing::TempDir() + std::to_string(getpid()) + "stored_models_test",
                                   "https://hub.example", ""};

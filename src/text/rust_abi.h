@@ -65,8 +65,8 @@ struct StokeTextAdded {
 struct StokeTextInfo {
   size_t vocab_size;
   size_t memory_bytes;
+  size_t window;  // bytes of a long text that are taken together; 0: all
   uint8_t strips_leading_space;
-  uint8_t by_words;
 };
 
 struct StokeTextRequest {

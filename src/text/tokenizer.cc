@@ -169,7 +169,7 @@ Tokenizer::Tokenizer(StokeTextTokenizer* rust) : rust_(rust) {
   vocab_size_ = static_cast<int32_t>(info.vocab_size);
   memory_bytes_ = info.memory_bytes + kCacheBytes;
   strips_leading_space_ = info.strips_leading_space != 0;
-  by_words_ = info.by_words != 0;
+  window_ = info.window;
 }
 
 Tokenizer::~Tokenizer() { stoke_text_free(rust_); }
@@ -278,10 +278,9 @@ Result<std::vector<int32_t>> Tokenizer::encode_prompt(const Prompt& prompt) cons
 }
 
 size_t Tokenizer::encoding_bytes(size_t text_bytes) const {
-  constexpr size_t kEach = 300;         // measured: 110 to 270
-  constexpr size_t kWindow = 16 << 10;  // WINDOW in rust/src/tokenizer.rs
-  constexpr size_t kTokenBytes = 12;    // of a token: in Rust, here, and while a vector grows
-  return std::min(text_bytes, by_words_ ? kWindow : text_bytes) * kEach + text_bytes / 2 * kTokenBytes;
+  constexpr size_t kEach = 300;       // measured: 110 to 270
+  constexpr size_t kTokenBytes = 12;  // of a token: in Rust, here, and while a vector grows
+  return (window_ > 0 ? std::min(text_bytes, window_) : text_bytes) * kEach + text_bytes / 2 * kTokenBytes;
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> tokens, bool skip_special) const {

@@ -91,7 +91,7 @@ class Tokenizer {
   std::vector<int32_t> suffix_;
   std::unordered_set<int32_t> end_of_generation_;
   size_t memory_bytes_ = 0;
-  bool by_words_ = false;
+  size_t window_ = 0;  // bytes of a long text that are taken together; 0: all
 };
 
 // Bytes that all tokenizers and templates together hold at this moment, measured.

@@ -67,8 +67,8 @@ pub struct AddedAbi {
 pub struct Info {
     vocab_size: usize,
     memory_bytes: usize,
+    window: usize,
     strips_leading_space: u8,
-    by_words: u8,
 }
 
 #[repr(C)]
@@ -229,8 +229,8 @@ pub unsafe extern "C" fn stoke_text_info(tokenizer: *const Tokenizer, out: *mut 
     *out = Info {
         vocab_size: t.size,
         memory_bytes: t.memory_bytes,
+        window: t.window.unwrap_or(0),
         strips_leading_space: t.strips_leading_space as u8,
-        by_words: t.window.is_some() as u8,
     };
 }
 

@@ -67,50 +67,14 @@ fn byte_of(c: char) -> Option<u8> {
 /// bytes and more for each.
 const WINDOW: usize = 16 << 10;
 
-/// The ids of `text`'s beginning, and how many bytes that is: all of it, or the words that begin before `most` bytes.
-/// What follows is looked at, too: at least as many bytes again, so that no word here would be another with more text.
-fn some_ids<M, N, PT, PP, D>(
-    t: &TokenizerImpl<M, N, PT, PP, D>,
-    added: &AddedVocabulary,
-    text: &str,
+/// A tokenizer of either kind at work.
+struct Encoder<'a, M, N, PT, PP, D> {
+    t: &'a TokenizerImpl<M, N, PT, PP, D>,
+    added: &'a AddedVocabulary,
     mark: Option<char>,
-    most: usize,
-    ids: &mut Vec<u32>,
-) -> Result<usize>
-where
-    M: Model,
-    N: Normalizer,
-    PT: PreTokenizer,
-    PP: PostProcessor,
-    D: tokenizers::Decoder,
-{
-    let mut parts = added.extract_and_normalize(t.get_normalizer(), text);
-    if let Some(mark) = mark {
-        parts.normalize(|part| part.replace(mark, ""))?;
-    }
-    if let Some(pre) = t.get_pre_tokenizer() {
-        pre.pre_tokenize(&mut parts)?;
-    }
-    for (part, offsets, tokens) in parts.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-        if offsets.0 >= most {
-            return Ok(offsets.0);
-        }
-        match tokens {
-            Some(tokens) => ids.extend(tokens.iter().map(|t| t.id)),
-            None => ids.extend(t.get_model().tokenize(part)?.iter().map(|t| t.id)),
-        }
-    }
-    Ok(text.len())
 }
 
-/// `window`: words are found from the left, each by itself, so that a long text can be taken in pieces of this size.
-fn ids_of<M, N, PT, PP, D>(
-    t: &TokenizerImpl<M, N, PT, PP, D>,
-    added: &AddedVocabulary,
-    text: &str,
-    mark: Option<char>,
-    window: Option<usize>,
-) -> Result<Vec<u32>>
+impl<M, N, PT, PP, D> Encoder<'_, M, N, PT, PP, D>
 where
     M: Model,
     N: Normalizer,
@@ -118,22 +82,47 @@ where
     PP: PostProcessor,
     D: tokenizers::Decoder,
 {
-    let mut ids = Vec::new();
-    let mut rest = text;
-    while let Some(window) = window.filter(|w| rest.len() > *w) {
-        let end = (0..=window).rev().find(|at| rest.is_char_boundary(*at)).unwrap_or(0);
-        let piece = &rest[..end];
-        let before = ids.len();
-        let taken = some_ids(t, added, piece, mark, window / 2, &mut ids)?;
-        if taken == piece.len() || taken == 0 {
-            // One word longer than half a window.
-            ids.truncate(before);
-            break;
+    /// The ids of `text`'s beginning, and how many bytes that is: all of it, or the words that begin before `most`
+    /// bytes. What follows is looked at, too: at least as many bytes again, so that no word here would be another with
+    /// more text.
+    fn beginning(&self, text: &str, most: usize, ids: &mut Vec<u32>) -> Result<usize> {
+        let mut parts = self.added.extract_and_normalize(self.t.get_normalizer(), text);
+        if let Some(mark) = self.mark {
+            parts.normalize(|part| part.replace(mark, ""))?;
         }
-        rest = &rest[taken..];
+        if let Some(pre) = self.t.get_pre_tokenizer() {
+            pre.pre_tokenize(&mut parts)?;
+        }
+        for (part, offsets, tokens) in parts.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+            if offsets.0 >= most {
+                return Ok(offsets.0);
+            }
+            match tokens {
+                Some(tokens) => ids.extend(tokens.iter().map(|t| t.id)),
+                None => ids.extend(self.t.get_model().tokenize(part)?.iter().map(|t| t.id)),
+            }
+        }
+        Ok(text.len())
     }
-    some_ids(t, added, rest, mark, usize::MAX, &mut ids)?;
-    Ok(ids)
+
+    /// `window`: words are found from the left, each by itself, so that a long text can be taken in pieces of this size.
+    fn all(&self, text: &str, window: Option<usize>) -> Result<Vec<u32>> {
+        let mut ids = Vec::new();
+        let mut rest = text;
+        while let Some(window) = window.filter(|w| rest.len() > *w) {
+            let end = (0..=window).rev().find(|at| rest.is_char_boundary(*at)).unwrap_or(0);
+            let before = ids.len();
+            let taken = self.beginning(&rest[..end], window / 2, &mut ids)?;
+            if taken == end || taken == 0 {
+                // One word longer than half a window.
+                ids.truncate(before);
+                break;
+            }
+            rest = &rest[taken..];
+        }
+        self.beginning(rest, usize::MAX, &mut ids)?;
+        Ok(ids)
+    }
 }
 
 /// Whether a step of a pre-tokenizer splits, and does so from the left, by nothing that lies before a word.
@@ -241,15 +230,11 @@ impl Tokenizer {
             }
             t.with_model(model);
         }
-        let growth = growth_of(&json_of(&t.get_normalizer()));
-        if growth > MOST_GROWTH {
-            return Err(format!("its normalizer makes texts {growth:.0} times as long; at most {MOST_GROWTH} is taken").into());
-        }
         let (spelling, strips) = t.get_decoder().map_or((Spelling::Verbatim, false), spelling_of);
         let (prefix, suffix) = surroundings(&t)?;
         let largest = t.get_added_tokens_decoder().keys().max().map_or(0, |id| *id as usize + 1);
         let size = t.get_vocab_size(true).max(largest);
-        Ok(Self::finish(Inner::Json(t.into()), spelling, strips, prefix, suffix, size, before))
+        Self::finish(Inner::Json(t.into()), spelling, strips, prefix, suffix, size, before)
     }
 
     pub fn from_vocabulary(v: &Vocabulary) -> Result<Self> {
@@ -260,7 +245,7 @@ impl Tokenizer {
             _ => Spelling::SentencePiece,
         };
         let size = t.get_model().size();
-        Ok(Self::finish(Inner::Vocab(t.into()), spelling, v.space_prefix, vec![], vec![], size, before))
+        Self::finish(Inner::Vocab(t.into()), spelling, v.space_prefix, vec![], vec![], size, before)
     }
 
     fn finish(
@@ -271,18 +256,24 @@ impl Tokenizer {
         suffix: Vec<u32>,
         size: usize,
         before: usize,
-    ) -> Self {
+    ) -> Result<Self> {
         let mut plain = match &inner {
             Inner::Json(t) => t.get_added_vocabulary().clone(),
             Inner::Vocab(t) => t.get_added_vocabulary().clone(),
         };
         plain.set_encode_special_tokens(true);
-        let window = match &inner {
-            Inner::Json(t) => window_for(&json_of(&t.get_normalizer()), &json_of(&t.get_pre_tokenizer())),
-            Inner::Vocab(t) => window_for(&json_of(&t.get_normalizer()), &json_of(&t.get_pre_tokenizer())),
+        let (normalizer, pre_tokenizer) = match &inner {
+            Inner::Json(t) => (json_of(&t.get_normalizer()), json_of(&t.get_pre_tokenizer())),
+            Inner::Vocab(t) => (json_of(&t.get_normalizer()), json_of(&t.get_pre_tokenizer())),
         };
+        let growth = growth_of(&normalizer);
+        if growth > MOST_GROWTH {
+            return Err(format!("its normalizer makes texts {growth:.0} times as long; at most {MOST_GROWTH} is taken").into());
+        }
+        let window = window_for(&normalizer, &pre_tokenizer);
+        drop((normalizer, pre_tokenizer));
         let memory_bytes = memory::live_bytes().saturating_sub(before);
-        Self { inner, plain, spelling, strips_leading_space, prefix, suffix, size, memory_bytes, window }
+        Ok(Self { inner, plain, spelling, strips_leading_space, prefix, suffix, size, memory_bytes, window })
     }
 
     fn added(&self) -> &AddedVocabulary {
@@ -298,8 +289,8 @@ impl Tokenizer {
         let window = self.window.map(|w| window.unwrap_or(w));
         let added = if parse_special { self.added() } else { &self.plain };
         match &self.inner {
-            Inner::Json(t) => ids_of(t, added, text, mark, window),
-            Inner::Vocab(t) => ids_of(t, added, text, mark, window),
+            Inner::Json(t) => Encoder { t, added, mark }.all(text, window),
+            Inner::Vocab(t) => Encoder { t, added, mark }.all(text, window),
         }
     }
 

@@ -101,7 +101,10 @@ def first_byte(command):
     """(seconds until the first byte on standard output or the end, peak resident bytes, mapped files included)."""
     start = time.monotonic()
     with open(os.devnull, "r+b") as null:
-        process = subprocess.Popen([str(c) for c in command], stdin=null, stdout=subprocess.PIPE, stderr=null)
+        try:
+            process = subprocess.Popen([str(c) for c in command], stdin=null, stdout=subprocess.PIPE, stderr=null)
+        except FileNotFoundError as missing:
+            raise Failed(f"{command[0]} is not there") from missing
         process.stdout.read(1)
         elapsed = time.monotonic() - start
         process.stdout.read()

@@ -72,7 +72,7 @@ void add_model_flags(CLI::App& verb, ModelFlags& flags, const std::string& conte
       ->check(CLI::Range(1, 65536));
   verb.add_option("--memory", flags.memory, "bound on all that the process holds, such as 2G")->transform(as_size());
   verb.add_option("--isa", flags.isa, "instruction set of the kernels (default: the best here)")
-      ->check(CLI::IsMember({"portable", "avx2", "avxvnni", "avx512", "amx", "neon"}));
+      ->check(CLI::IsMember({"portable", "avx2", "avxvnni", "avx512", "amx", "neon", "dotprod", "i8mm"}));
   verb.add_option("--kv-type", flags.kv_type, "type of the KV cache: f16 (default) or q8_0")
       ->check(CLI::IsMember({"f16", "q8_0"}));
   verb.add_option("--ffn-act", flags.ffn_act,

@@ -51,8 +51,10 @@ constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k
                                     Candidate{&k_avxvnni, has_avxvnni}, Candidate{&k_avx512, has_avx512},
                                     Candidate{&k_amx, has_amx}};
 #elif defined(__aarch64__)
-bool has_neon_dotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
-constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_neon, has_neon_dotprod}};
+bool has_dotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool has_i8mm() { return has_dotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
+constexpr std::array kCandidates = {Candidate{&k_portable, always}, Candidate{&k_neon, always},
+                                    Candidate{&k_dotprod, has_dotprod}, Candidate{&k_i8mm, has_i8mm}};
 #else
 constexpr std::array kCandidates = {Candidate{&k_portable, always}};
 #endif

@@ -116,8 +116,8 @@ inline constexpr size_t kScratchFixedBytes = 384 * 1024;
 // What MatmulArgs::scratch must hold for any product.
 size_t scratch_bytes();
 
-// The table for an instruction set by name ("portable", "avx2", "avxvnni", "avx512", "amx", "neon"); null when this
-// build does not have it or this processor cannot run it.
+// The table for an instruction set by name ("portable"; "avx2", "avxvnni", "avx512", "amx"; "neon", "dotprod", "i8mm");
+// null when this build does not have it or this processor cannot run it.
 const Kernels* find(const char* isa);
 // The best one this processor runs.
 const Kernels& best();

@@ -1,4 +1,5 @@
-// Packing of panels, kLanes rows side by side: see row_lanes.h. A panel's quads are what Quads gives.
+// Packing of panels, kLanes rows side by side: see row_lanes.h. A panel's quads are what Quads gives; an instruction
+// set may lay them out in its own way (STOKE_STORE_QUADS, a function's name).
 #pragma once
 
 #include <utility>
@@ -7,15 +8,23 @@
 
 namespace stoke::kernels::STOKE_ISA {
 
+#ifndef STOKE_STORE_QUADS
+#define STOKE_STORE_QUADS store_quads
 static_assert(kPanelRow == 4 && kPanelQuad == 64);
+
+// kLanes rows' codes of 32 elements.
+static inline void store_quads(uint8_t* out, const W* w) {
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; ++j) w_store(out + j * kPanelQuad, w[j]);
+}
+#endif
 
 template <typename Block, int S>
 static inline void pack_lane_sub(Quads<Block>& quads, const auto& rows, uint8_t* out) {
   quads.template begin<S>(rows);
   W w[8];
   take_quads<Block, S>(std::make_integer_sequence<int, 8>(), quads, w);
-#pragma GCC unroll 8
-  for (int j = 0; j < 8; ++j) w_store(out + S * 512 + j * kPanelQuad, w[j]);
+  STOKE_STORE_QUADS(out + S * 512, w);
 }
 
 template <typename Block, int... S>

@@ -1,5 +1,5 @@
 // Eight rows side by side with NEON, for generic/row_lanes.h: W holds one dword of each row in two registers, WF one
-// float. Codes reach sdot as they are: below 128, or signed.
+// float. Codes reach dot_quad as they are: below 128, or signed.
 #pragma once
 
 #define STOKE_LANES
@@ -163,7 +163,7 @@ static inline Halves load_halves(const auto& rows, size_t at) {
 [[gnu::always_inline]] static inline W w_dot(W sum, W w, int8x16_t quad) {
   return w_each([&](int i) {
     const int32x4_t s = vreinterpretq_s32_u32(sum.h[i]);
-    return vreinterpretq_u32_s32(vdotq_s32(s, vreinterpretq_s8_u32(w.h[i]), quad));
+    return vreinterpretq_u32_s32(dot_quad(s, vreinterpretq_s8_u32(w.h[i]), quad));
   });
 }
 

@@ -1,4 +1,5 @@
-// The kernel table for neon. Compiled with that instruction set's flags (see kernels/CMakeLists.txt).
+// The kernel table for NEON as every 64-bit ARM processor has it.
+// Compiled with that instruction set's flags (see kernels/CMakeLists.txt).
 #define STOKE_ISA neon
 #define STOKE_GEMM_HEADER "kernels/generic/pack_lanes.h"
 #define STOKE_SPARSE_HEADER "kernels/generic/sparse_lanes.h"

@@ -13,6 +13,8 @@ extern const Kernels k_avx512;
 extern const Kernels k_amx;
 #elif defined(__aarch64__)
 extern const Kernels k_neon;
+extern const Kernels k_dotprod;
+extern const Kernels k_i8mm;
 #endif
 
 }  // namespace stoke::kernels

@@ -279,6 +279,10 @@ class Model {
 
   const Tokenizer& tokenizer() const;
 
+  // Waits until the weights that arrive behind open() are all there, so that nothing loads beside what is measured; at
+  // once where they stream. Fails as a pass would that needed the missing ones.
+  Status finish_loading();
+
   Result<std::unique_ptr<Session>> new_session();
   // One token appended to each of several sessions in one pass: the weights are read once. sessions and tokens have the
   // same length, at most batch(). Afterwards each session's logits() are those after its token.

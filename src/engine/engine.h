@@ -79,6 +79,7 @@ class Engine {
   sys::Trace* trace() { return trace_.get(); }
   Stats stats();
   void reset_stats();
+  Status finish_loading() { return resident_ ? resident_->wait_all() : ok_status(); }
 
   // Takes pages for, computes and commits the tokens of some sequences: `runs` say which rows belong to which sequence
   // (pos is filled in here). The last states of the rows `outputs` (ascending) stay for logits().

@@ -205,6 +205,14 @@ void EngineTest::check_allocations(Model& model) {
   EXPECT_EQ(allocations.load() - before, 0);
 }
 
+TEST_F(EngineTest, FinishLoading_EveryWeightIsThereBeforeAnyPass) {
+  const auto model = open();
+  ASSERT_TRUE(model->finish_loading().ok());
+  const Stats loaded = model->stats();
+  EXPECT_GT(loaded.weights_loaded_s, 0);
+  EXPECT_EQ(model->stats().weights_loaded_s, loaded.weights_loaded_s);
+}
+
 TEST_F(EngineTest, Context_IsALimit) {
   auto model = open({.context = 64});
   auto session = model->new_session();

@@ -29,6 +29,7 @@ int64_t Model::context() const { return impl_->engine->sizes().context; }
 int64_t Model::batch() const { return impl_->engine->sizes().batch; }
 int Model::threads() const { return impl_->engine->threads(); }
 const Tokenizer& Model::tokenizer() const { return impl_->engine->tokenizer(); }
+Status Model::finish_loading() { return impl_->engine->finish_loading(); }
 Stats Model::stats() const { return impl_->engine->stats(); }
 void Model::reset_stats() { impl_->engine->reset_stats(); }
 Status Model::write_trace() {

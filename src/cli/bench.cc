@@ -66,7 +66,7 @@ class Bench {
     auto step = decode(std::min<int64_t>(2, flags_.generate));
     if (!step.ok()) return step.status();
     // The embedding is loaded last, and a prompt needs only rows of it: the first measurement had half the processors.
-    const Status loaded = model_.finish_loading();
+    Status loaded = model_.finish_loading();
     model_.reset_stats();
     return loaded;
   }

@@ -34,7 +34,7 @@ std::vector<std::string> without_help_verb(std::vector<std::string> words) {
 
 // CLI11's words where they are good, and others where MODEL or a text may come with a flag or without.
 std::string wording(const CLI::App& verb, const CLI::ParseError& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   if (text == "--model is required") return "MODEL is required";
   const std::string name = text.substr(0, text.find(':'));
   const CLI::Option* option = name.starts_with("--") ? verb.get_option_no_throw(name) : nullptr;

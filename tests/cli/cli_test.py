@@ -2,6 +2,7 @@
 """The command line as scripts see it: exit statuses, one line per failure, JSON keys. usage: cli_test.py STOKE"""
 import json
 import os
+import pathlib
 import pty
 import signal
 import subprocess
@@ -243,8 +244,7 @@ class Cli(unittest.TestCase):
         self.assertNotIn(b"ablation", done.stderr)
         self.fails(1, "ppl", MODEL, "-p", "short", says=["window"])
         garbage = os.path.join(FOLDER.name, "garbage.gguf")
-        with open(garbage, "wb") as file:
-            file.write(b"not a model" * 100)
+        pathlib.Path(garbage).write_bytes(b"not a model" * 100)
         self.fails(1, "inspect", garbage, says=["garbage.gguf"])
 
     def test_outputs_never_overwrite_what_is_read(self):
@@ -252,8 +252,7 @@ class Cli(unittest.TestCase):
         beside = os.path.join(FOLDER.name, "link.gguf")
         os.symlink(MODEL, beside)
         text = os.path.join(FOLDER.name, "text")
-        with open(text, "w") as file:
-            file.write("some text\n")
+        pathlib.Path(text).write_text("some text\n")
         for arguments in [["run", MODEL, "-p", "a", "--trace", MODEL], ["run", beside, "-p", "a", "--firings", MODEL],
                           ["profile", MODEL, "-f", text, "-o", beside], ["profile", MODEL, "-f", text, "-o", text],
                           ["synth", *SHAPE, "--ffn-act", "relu", "-o", text, "--stats-out", text]]:
@@ -276,13 +275,11 @@ class Cli(unittest.TestCase):
             self.assertEqual(run(streams, "run", MODEL, "-p", "a", "-n", "2", "--stats").returncode, 0)
 
     def test_unknown_family_lists_the_known(self):
-        with open(MODEL, "rb") as file:
-            data = file.read()
+        data = pathlib.Path(MODEL).read_bytes()
         # The architecture's name and all keys that start with it, in place: same lengths.
         data = data.replace(b"llama.", b"gnarl.").replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0gnarl", 1)
         strange = os.path.join(FOLDER.name, "strange.gguf")
-        with open(strange, "wb") as file:
-            file.write(data)
+        pathlib.Path(strange).write_bytes(data)
         self.fails(1, "run", strange, "-p", "a", says=["gnarl", "qwen3"])
 
     def test_interrupt_stops_cleanly(self):
@@ -368,8 +365,13 @@ class Chat(unittest.TestCase):
         with subprocess.Popen([STOKE, "chat", self.model], stdin=end, stdout=end, stderr=subprocess.PIPE,
                               env={**os.environ, "XDG_STATE_HOME": state, "TERM": "dumb", **environment}) as process:
             os.close(end)
-            os.write(terminal, b"/stats\n/exit\n")
             try:
+                for line in (b"/stats\n", b"/exit\n"):
+                    # Typed once it is asked for: what comes while the editor takes the terminal over may be lost.
+                    shown = b""
+                    while not shown.endswith(b"> "):
+                        shown += os.read(terminal, 1 << 16)
+                    os.write(terminal, line)
                 while os.read(terminal, 1 << 16):
                     pass
             except OSError:  # the other end is closed
